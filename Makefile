@@ -1,0 +1,43 @@
+# Two commands from a bare checkout with Python 3.11 or newer: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help setup demo test lint check clean
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.serving  ## create .venv and install what serving needs
+
+demo: $(VENV)/.serving  ## four beds on this machine: streams, worker, live page; Ctrl-C stops it
+	@$(BIN)/bedside demo
+
+test: lint check  ## install the development tools, then lint, type-check and run the whole test suite
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: $(VENV)/.development
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.serving: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "Bedside needs Python 3.11 or newer; this is $$($(PYTHON) -V). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a minute or two, once)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.serving
+	@echo "installing the development tools (torch among them) into $(VENV)"
+	@$(PIP) -e '.[dev,train]'
+	@touch $@
