@@ -1,0 +1,251 @@
+"""Publishing and following topics over Redis Streams, without Faust.
+
+What ingest, the live page and the command line use. The worker reads the same streams through
+`stream.transport`; `stream.transport.layout` says how a message lies in Redis.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from stream.clock import Clock, SystemClock
+from stream.topics import DEFAULT_PREFIX, TOPICS
+from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
+
+# A blocked read longer than the socket timeout looks like a dead server to redis-py and stalls for a
+# minute of retries: keep BLOCK at a second, and the socket timeout well above it.
+_BLOCK_MS = 1000
+_SOCKET_TIMEOUT_S = 10.0
+_PROBE_TIMEOUT_S = 5.0
+# About 20 s in all (0.05 doubling to 1 s): a server that restarts is back well before.
+_RETRIES = 25
+# An as-fast-as-possible replay must not be trimmed by time: its ten minutes may hold a day of signal.
+# 20 000 chunks of 12 leads are about 50 MB a partition.
+_UNPACED_MAXLEN = 20_000
+# User and password in a URL: errors end in logs.
+_CREDENTIALS = re.compile(r"//[^/]*@")
+
+
+class BusUnavailableError(ConnectionError):
+    """The Redis server cannot be reached or refuses us; the text says which server and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message as read from a topic."""
+
+    topic: str
+    partition: int
+    id: str
+    """Redis stream id, ``<ms>-<n>``."""
+    key: bytes
+    value: bytes
+
+    @property
+    def time_ms(self) -> int:
+        """When the server took the message, ms since the epoch."""
+        return int(self.id.partition("-")[0])
+
+
+def open_client(url: str, *, decode_responses: bool = False) -> redis.Redis:
+    """Return a client with the timeouts and retries that streams need (see the module's constants)."""
+    retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
+    # A unix socket has no keepalive, and redis-py refuses the option there.
+    keepalive: dict[str, Any] = {} if url.startswith("unix") else {"socket_keepalive": True}
+    client: redis.Redis = redis.Redis.from_url(
+        url,
+        protocol=2,
+        decode_responses=decode_responses,
+        socket_timeout=_SOCKET_TIMEOUT_S,
+        socket_connect_timeout=_SOCKET_TIMEOUT_S,
+        **keepalive,
+        retry=retry,
+        retry_on_error=[RedisConnectionError, RedisTimeoutError],
+    )
+    return client
+
+
+class Bus:
+    """A connection to the topics of one deployment.
+
+    Examples
+    --------
+    >>> async with await Bus.connect("redis://localhost") as bus:  # doctest: +SKIP
+    ...     await bus.publish("alarms", b"bed-1", event.encode())
+    ...     async for entry in bus.tail("alarms", after="0"):
+    ...         print(AlarmEvent.decode(entry.value))
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, prefix: str = DEFAULT_PREFIX, clock: Clock | None = None
+    ) -> None:
+        self.client = client
+        self.prefix = prefix
+        self._clock = clock or SystemClock()
+        self._topics: dict[str, TopicConfig] = {}
+        # What the server's clock shows more than ours: retention by time counts in the server's time.
+        self._server_ahead_ms = 0
+
+    @classmethod
+    async def connect(cls, url: str, *, prefix: str = DEFAULT_PREFIX, clock: Clock | None = None) -> Self:
+        """Open a connection and check that the server answers.
+
+        Raises
+        ------
+        BusUnavailableError
+            If it does not. The first attempt is not repeated: a wrong URL should say so at once.
+        """
+        try:
+            probe = redis.Redis.from_url(
+                url,
+                protocol=2,
+                socket_timeout=_PROBE_TIMEOUT_S,
+                socket_connect_timeout=_PROBE_TIMEOUT_S,
+                retry=Retry(ExponentialBackoff(), 0),
+            )
+            async with probe:
+                await probe.ping()
+        except (RedisError, OSError, ValueError) as error:
+            shown = _CREDENTIALS.sub("//", url)
+            raise BusUnavailableError(f"cannot use the Redis server at {shown}: {error}") from error
+        bus = cls(open_client(url), prefix=prefix, clock=clock)
+        await bus._synchronise()
+        return bus
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+    async def _synchronise(self) -> None:
+        seconds, microseconds = await self.client.time()
+        self._server_ahead_ms = seconds * 1000 + microseconds // 1000 - self._clock.now_ns() // 1_000_000
+
+    async def declare(self, topic: str, config: TopicConfig | None = None) -> TopicConfig:
+        """Return a topic's configuration, registering it (default: as in `stream.topics`) if it is new."""
+        if topic not in self._topics:
+            wanted = config or TOPICS[topic]
+            await self.client.hsetnx(registry_key(self.prefix), topic, wanted.to_json())
+            registered = await self.client.hget(registry_key(self.prefix), topic)
+            self._topics[topic] = TopicConfig.from_json(registered) if registered else wanted
+        return self._topics[topic]
+
+    async def declare_all(self) -> None:
+        """Register every topic of `stream.topics` that is new."""
+        for topic in TOPICS:
+            await self.declare(topic)
+
+    async def publish(self, topic: str, key: bytes, value: bytes) -> str:
+        """Append a message and return its stream id once the server has it."""
+        return (await self.publish_many(topic, [(key, value)]))[0]
+
+    async def publish_many(
+        self, topic: str, messages: Iterable[tuple[bytes, bytes]], *, paced: bool = True
+    ) -> list[str]:
+        """Append messages in one round trip, in order.
+
+        Parameters
+        ----------
+        topic : str
+        messages : iterable of (key, value)
+        paced : bool
+            False for messages that come faster than real time: the topic is then trimmed by count.
+
+        Returns
+        -------
+        list of str
+            Stream ids, in the order of `messages`.
+        """
+        config = await self.declare(topic)
+        now_ms = self._clock.now_ns() // 1_000_000 + self._server_ahead_ms
+        trim: dict[str, Any] = {}
+        if config.retention_ms is not None and paced:
+            trim = {"minid": now_ms - config.retention_ms, "approximate": True}
+        elif config.retention_ms is not None:
+            trim = {"maxlen": _UNPACED_MAXLEN, "approximate": True}
+        elif config.maxlen is not None:
+            trim = {"maxlen": config.maxlen, "approximate": True}
+        pipeline = self.client.pipeline(transaction=False)
+        for key, value in messages:
+            stream = stream_key(self.prefix, topic, partition_of(key, config.partitions))
+            pipeline.xadd(stream, {"t": now_ms, "k": key, "v": value}, **trim)
+        return [entry_id.decode() for entry_id in await pipeline.execute()]
+
+    async def tail(
+        self, *topics: str, after: str = "$", positions: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Entry]:
+        """Follow topics for ever, in stream order within each partition.
+
+        Parameters
+        ----------
+        *topics : str
+        after : str
+            ``"$"`` for what comes from now on, ``"0"`` for everything kept, or a stream id.
+        positions : mapping of str to str, optional
+            Last seen id by stream key, for going on where an earlier call stopped; goes before `after`.
+
+        Yields
+        ------
+        Entry
+        """
+        streams: dict[str, tuple[str, int]] = {}
+        for topic in topics:
+            for partition in range((await self.declare(topic)).partitions):
+                streams[stream_key(self.prefix, topic, partition)] = (topic, partition)
+        at: dict[str, str] = {}
+        for key in streams:
+            start = (positions or {}).get(key, after)
+            # Redis resolves "$" anew in each call; resolve it once, so that nothing is missed in between.
+            at[key] = await self.last_id(key) if start == "$" else start
+        while True:
+            reply: Any = await self.client.xread(dict[Any, Any](at), count=256, block=_BLOCK_MS)
+            for raw_key, entries in reply or ():
+                key = raw_key.decode()
+                topic, partition = streams[key]
+                for raw_id, fields in entries:
+                    at[key] = raw_id.decode()
+                    yield Entry(topic, partition, at[key], fields.get(b"k", b""), fields.get(b"v", b""))
+
+    async def last_id(self, key: str) -> str:
+        """Return the newest id of a stream, ``"0-0"`` for one that does not exist."""
+        if not await self.client.exists(key):
+            return "0-0"
+        info = await self.client.xinfo_stream(key)
+        newest = info["last-generated-id"]
+        return newest.decode() if isinstance(newest, bytes) else str(newest)
+
+    async def kept(self, topic: str, after: str = "0") -> AsyncIterator[Entry]:
+        """Yield what a topic holds now, oldest first in each partition, after a stream id."""
+        for partition in range((await self.declare(topic)).partitions):
+            key = stream_key(self.prefix, topic, partition)
+            at = after
+            while True:
+                rows: Any = await self.client.xrange(key, min=f"({at}", max="+", count=256)
+                if not rows:
+                    break
+                for entry_id, fields in rows:
+                    at = entry_id.decode()
+                    yield Entry(topic, partition, at, fields.get(b"k", b""), fields.get(b"v", b""))
+
+    async def recent(self, topic: str, partition: int, before: str, count: int) -> list[Entry]:
+        """Return up to `count` messages of a partition before a stream id, newest first."""
+        key = stream_key(self.prefix, topic, partition)
+        rows: Any = await self.client.xrevrange(key, max=f"({before}", min="-", count=count)
+        return [Entry(topic, partition, i.decode(), f.get(b"k", b""), f.get(b"v", b"")) for i, f in rows]

@@ -1,0 +1,36 @@
+"""The topics of a deployment and how long each is kept."""
+
+from __future__ import annotations
+
+from stream.transport.layout import TopicConfig
+
+DEFAULT_PREFIX = "bedside:"
+"""Start of every key of a deployment."""
+
+SAMPLES = "samples"
+FINDINGS = "findings"
+ALARMS = "alarms"
+COMMANDS = "commands"
+AUDIT = "audit"
+EXPLANATIONS = "explanations"
+DEAD_LETTERS = "dead-letters"
+
+# Partitions are the unit of sharing between workers. 16: a blocked read over 16 streams wakes as fast as
+# over one, and 16 workers are more than the largest ward needs. Commands lie as samples do, so that the
+# worker that holds a bed also receives its commands.
+_PARTITIONS = 16
+
+TEN_MINUTES_MS = 600_000
+
+TOPICS: dict[str, TopicConfig] = {
+    # Ten minutes: enough to refill a worker's rings after any outage that an operator would sit through.
+    SAMPLES: TopicConfig(_PARTITIONS, retention_ms=TEN_MINUTES_MS),
+    FINDINGS: TopicConfig(1, retention_ms=TEN_MINUTES_MS),
+    # Alarms are few and small (0.5 kB); 100 000 are weeks of a ward.
+    ALARMS: TopicConfig(1, maxlen=100_000),
+    COMMANDS: TopicConfig(_PARTITIONS, retention_ms=TEN_MINUTES_MS),
+    AUDIT: TopicConfig(1, maxlen=100_000),
+    # Arrays of 100 kB for beds being watched; a page that missed a minute of them does not want them back.
+    EXPLANATIONS: TopicConfig(1, retention_ms=60_000),
+    DEAD_LETTERS: TopicConfig(1, maxlen=1_000),
+}
