@@ -1,0 +1,194 @@
+"""The commands ``replay`` and ``ingest``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from stream.console import (
+    RefusalError,
+    fs_option,
+    metrics_option,
+    progress_bar,
+    redis_option,
+    run_until_stopped,
+    serve_metrics,
+    server_url,
+)
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from ingest.chunks import Feed
+
+
+def _speed(_: click.Context, __: click.Parameter, value: str) -> float:
+    from ingest.replay import parse_speed
+
+    try:
+        return parse_speed(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+speed_option = click.option(
+    "--speed",
+    default="1",
+    show_default=True,
+    callback=_speed,
+    metavar="X",
+    help="Times real time, or max: as fast as the worker follows.",
+)
+
+
+@click.command("replay")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--bed", "beds", multiple=True, metavar="ID", help="Bed of a PATH, in their order. [default: its name]"
+)
+@speed_option
+@click.option("--start", default=0.0, metavar="S", help="Begin at this second of the recording.")
+@click.option("--stop", type=float, metavar="S", help="End at this second of the recording.")
+@click.option("--loop", is_flag=True, help="Begin again at the end, for ever; short recordings beat by beat.")
+@fs_option
+@redis_option
+@metrics_option(9465)
+def replay(
+    paths: tuple[str, ...],
+    beds: tuple[str, ...],
+    speed: float,
+    start: float,
+    stop: float | None,
+    loop: bool,
+    fs: float | None,
+    redis: str | None,
+    metrics_port: int | None,
+) -> None:
+    """Send recordings as live beds: WFDB records, .npy arrays, DICOM waveforms.
+
+    \b
+    bedside replay mitdb/207 --bed icu-1
+    bedside replay a.npy b.npy --fs 500 --loop
+    bedside replay long-record --speed max --start 3600 --stop 7200
+    """
+    from ingest.chunks import Feed
+    from ingest.recordings import open_recording
+
+    recordings = [open_recording(path, fs=fs) for path in paths]
+    if beds and len(beds) != len(paths):
+        raise click.UsageError(f"{len(beds)} --bed for {len(paths)} PATH: give one for each, or none")
+    names = beds or _distinct([recording.name for recording in recordings])
+    if len(set(names)) < len(names):
+        raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
+    feeds = [
+        Feed(bed, recording, start_s=start, stop_s=stop, loop=loop)
+        for bed, recording in zip(names, recordings, strict=True)
+    ]
+    _send(feeds, speed, redis, metrics_port)
+
+
+@click.group("ingest")
+def ingest() -> None:
+    """Live feeds."""
+
+
+@ingest.command("simulate")
+@click.option("--beds", default=1, show_default=True, type=click.IntRange(1, 10_000))
+@click.option(
+    "--timeline", default="", metavar="TEXT", help="What happens when; see below. [default: sinus rhythm]"
+)
+@click.option("--seed", default=1, show_default=True, help="Of the first bed's patient; the others follow.")
+@click.option("--prefix", default="sim-", show_default=True, help="Beds are called PREFIX1, PREFIX2 …")
+@click.option("--seconds", type=click.FloatRange(min=1), help="End after so much signal. [default: never]")
+@speed_option
+@redis_option
+@metrics_option(9465)
+def simulate(
+    beds: int,
+    timeline: str,
+    seed: int,
+    prefix: str,
+    seconds: float | None,
+    speed: float,
+    redis: str | None,
+    metrics_port: int | None,
+) -> None:
+    """Send simulated 12-lead patients: for demonstrations and load, never for figures of quality.
+
+    A timeline is a list of KIND[:VALUE]@SECOND[+DURATION], such as
+    "sinus:72@0 vt:180@25 asystole@60 leadoff:V1@80+10".
+
+    \b
+    bedside ingest simulate --beds 16
+    bedside ingest simulate --timeline "sinus:64@0 af@120 motion@200+15" --prefix icu-
+    """
+    from ingest.chunks import Feed
+    from ingest.simulator import PatientSimulator
+
+    feeds = [
+        Feed(f"{prefix}{number + 1}", PatientSimulator(seed + number, timeline, duration_s=seconds))
+        for number in range(beds)
+    ]
+    _send(feeds, speed, redis, metrics_port)
+
+
+def _distinct(names: list[str]) -> tuple[str, ...]:
+    # Recordings of the same name become beds name, name-2, name-3.
+    return tuple(
+        name if names[:place].count(name) == 0 else f"{name}-{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    )
+
+
+def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int | None) -> None:
+    from ingest import replay as replaying
+    from ingest.publisher import BusPublisher
+    from stream.bus import Bus
+
+    url, prefix = server_url(redis), Settings().prefix
+    serve_metrics(metrics_port, 9465)
+    total = _chunks(feeds)
+    what = feeds[0].bed if len(feeds) == 1 else f"{len(feeds)} beds"
+
+    async def run(stop: asyncio.Event) -> None:
+        async with await Bus.connect(url, prefix=prefix) as bus:
+            with progress_bar(f"sending {what}", total) as progress:
+
+                def told(status: replaying.ReplayStatus) -> None:
+                    progress(status.chunks)
+                    if status.behind_s > _BEHIND_S:
+                        click.echo(f"bedside: {status.behind_s:.1f} s behind schedule", err=True)
+
+                publisher = BusPublisher(
+                    bus, on_wait=lambda text: click.echo(f"bedside: {text}", err=True), stop_event=stop
+                )
+                report = await replaying.replay(
+                    feeds, publisher, speed=speed, stop_event=stop, on_status=told
+                )
+        click.echo(
+            f"bedside: sent {report.chunks} chunks;"
+            f" at most {report.max_behind_s * 1000:.0f} ms behind schedule",
+            err=True,
+        )
+        if report.failed:
+            raise RefusalError("; ".join(f"bed {bed}: {why}" for bed, why in report.failed.items()))
+
+    run_until_stopped(run)
+
+
+def _chunks(feeds: list[Feed]) -> float | None:
+    # How many chunks there are to send, None if there is no end.
+    from ingest.chunks import CHUNK_S
+
+    total = 0.0
+    for feed in feeds:
+        ends = [end for end in (feed.recording.duration_s, feed.stop_s) if end is not None]
+        if feed.loop or not ends:
+            return None
+        total += max(0.0, min(ends) - feed.start_s) / CHUNK_S
+    return total
+
+
+# A chunk is 0.2 s: a replay later than this is no longer real time for who looks on.
+_BEHIND_S = 0.5

@@ -1,0 +1,13 @@
+"""What ingest counts for Prometheus. No label names a patient, a bed or a session."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge
+
+BEDS = Gauge("bedside_ingest_beds", "Beds being fed at the moment.")
+CHUNKS = Counter("bedside_ingest_chunks", "Sample chunks published.")
+BYTES = Counter("bedside_ingest_bytes", "Bytes of sample chunks published.")
+INVALID_SAMPLES = Counter(
+    "bedside_ingest_invalid_samples", "Samples published that are marked as invalid (gaps, leads off)."
+)
+BEHIND = Gauge("bedside_ingest_behind_seconds", "How far the latest chunks were behind their schedule.")
