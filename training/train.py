@@ -39,9 +39,9 @@ WINDOW = WindowSpec(fs=100.0, samples=800, hop=50)
 """Eight seconds at 100 Hz, every half second: of those tried, the rate and length that separate best."""
 
 ALARM_RULE = AlarmRule(k=17, n=24, clear=8)
-"""A single moment lies in 16 windows of 8 s, half a second apart: with 17 no single disturbance raises an alarm.
-They are sought among 24 windows, which span 19.5 s, more than two window lengths, because windows that overlap
-are not independent; when two thirds of those are below the threshold, it ends."""
+"""A single moment lies in 16 windows of 8 s, half a second apart: with 17 no single disturbance raises an
+alarm. They are sought among 24 windows, which span 19.5 s, more than two window lengths, because windows that
+overlap are not independent; when two thirds of those are below the threshold, it ends."""
 
 _FILTER = FilterSpec()
 # What a bundle may differ by when it is opened on another processor, whose float32 sums run in another

@@ -67,10 +67,10 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     index.write_text("path,label,split\n")
     arguments = ["--index", str(index), "--out", str(tmp_path / "b")]
     done = subprocess.run(
-        [sys.executable, "-m", "training", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bedside", "train", *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    said = "error: 0 recordings to train on, 0 windows to validate with"
+    said = "bedside: 0 recordings to train on, 0 windows to validate with"
     assert done.stderr.splitlines()[-1] == said
     assert "Traceback" not in done.stderr
 
