@@ -1,0 +1,328 @@
+"""The engine: sample chunks in, windows out; verdicts in, findings and alarm transitions out.
+
+It knows no broker, no clock and no screen. Whoever drives it decides where chunks come from, when and in
+what batches the model runs, and where findings go: the worker (`stream.worker`) and the analysis of files
+(`stream.offline`) drive the same engine, and get the same findings whatever the chunking and batching.
+
+The order of calls for a bed: `accept` each chunk as it comes; give every window it returns to the model;
+`conclude` those windows in the order in which they came.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from models.manifest import Manifest
+from stream.alarms import UNSCORED_S, BedState, Moment, end_all, judge_silence, judge_window
+from stream.contract import (
+    AlarmEvent,
+    Finding,
+    MalformedMessageError,
+    SampleChunk,
+    Stamps,
+    Validity,
+    to_millivolts,
+)
+from stream.verdict import Verdict
+from stream.windows import BedWindow, Window
+
+# A publisher that retries can bring chunks of the session before the current one; three are more than
+# one outage brings.
+_FORMER_SESSIONS = 3
+# Chunks come every 50 to 500 ms: only a feed silent for longer than this is measured by the clock, so
+# that the verdict does not depend on when in between the clock ticked.
+_SILENT_S = 2.0
+
+
+@dataclass(slots=True)
+class Pending:
+    """A window on its way through the model."""
+
+    session: str
+    opening: int
+    """Which taking up of the bed it comes from: one that was given away and taken back has another."""
+    window: Window
+    moment: Moment
+    """The window's end."""
+    first_new: int
+    """First sample that no earlier window held."""
+    t_start: int
+    dequeued_ns: int
+    ready_ns: int = 0
+    """When the window was complete, if whoever drives the engine keeps such times."""
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What a chunk brought."""
+
+    windows: list[Pending] = field(default_factory=list)
+    events: list[AlarmEvent] = field(default_factory=list)
+    missing: int = 0
+    """Samples that should have come before this chunk and did not."""
+    dropped: str | None = None
+    """Why the chunk was left out, if it was: ``"repeat"`` or ``"stale"``."""
+
+
+@dataclass(slots=True)
+class _Bed:
+    state: BedState
+    windows: BedWindow
+    leads: tuple[str, ...]
+    fs: float
+    pace: float
+    next_seq: int
+    moment: Moment
+    heard_ns: int
+    opening: int
+    pending: int = 0
+
+
+class Engine:
+    """All beds of one worker.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The model's: leads, filter, window, thresholds and alarm rule are used.
+    precision : str
+        Which of the manifest's thresholds count.
+
+    Raises
+    ------
+    ValueError
+        If the model's window is so long that a bed would be reported as not scored while it fills.
+    """
+
+    def __init__(self, manifest: Manifest, precision: str) -> None:
+        if manifest.window.seconds >= UNSCORED_S:
+            raise ValueError(
+                f"model {manifest.name}: a window of {manifest.window.seconds:g} s;"
+                f" it must be below {UNSCORED_S:g} s"
+            )
+        self.manifest = manifest
+        self._thresholds = manifest.thresholds[precision]
+        self._beds: dict[str, _Bed] = {}
+        self._restored: dict[str, BedState] = {}
+        self._openings = count()
+
+    @property
+    def beds(self) -> list[str]:
+        """The beds whose feed has been heard."""
+        return list(self._beds)
+
+    def knows(self, bed: str) -> bool:
+        """Say whether the bed's feed has been heard, so that its ring is filled or filling."""
+        return bed in self._beds
+
+    def busy(self, bed: str) -> bool:
+        """Say whether windows of the bed are on their way through the model."""
+        return bed in self._beds and self._beds[bed].pending > 0
+
+    def state(self, bed: str) -> BedState:
+        """Return what has to be kept of a bed for another worker to go on with it."""
+        return self._beds[bed].state
+
+    def restore(self, bed: str, state: BedState) -> None:
+        """Go on with a bed where another worker stopped: call before its first chunk."""
+        self._restored[bed] = state.model_copy(deep=True)
+
+    def forget(self, bed: str) -> None:
+        """Drop a bed: it is another worker's now."""
+        self._beds.pop(bed, None)
+        self._restored.pop(bed, None)
+
+    def accept(self, chunk: SampleChunk, dequeued_ns: int) -> Accepted:
+        """Take the next chunk of a bed.
+
+        Parameters
+        ----------
+        chunk : SampleChunk
+        dequeued_ns : int
+            When it was taken from the stream, ns, by the worker's clock.
+
+        Returns
+        -------
+        Accepted
+            `windows` wait for the model; `events` are to be published now.
+
+        Raises
+        ------
+        MalformedMessageError
+            If the chunk contradicts its own session (other leads or rate, samples that run back) or its rate
+            is too low for the model's filter. Nothing has changed then.
+        """
+        header = chunk.header
+        accepted = Accepted()
+        bed = self._beds.get(header.bed)
+        if bed is not None and bed.state.session == header.session:
+            if (bed.leads, bed.fs) != (header.leads, header.fs):
+                raise MalformedMessageError(
+                    "leads or fs: changed within a session; a feed that changes them starts a new session"
+                )
+            if header.seq < bed.next_seq:
+                accepted.dropped = "repeat"
+                return accepted
+            if len(chunk.samples) and chunk.end <= bed.windows.next_in:
+                # Left to itself such a feed would be heard, never scored and never reported.
+                raise MalformedMessageError("n0: runs back although seq goes on")
+            accepted.missing = max(0, header.n0 - bed.windows.next_in)
+        else:
+            known = bed.state if bed is not None else self._restored.get(header.bed)
+            if known is not None and header.session in known.former:
+                accepted.dropped = "stale"
+                return accepted
+            bed = self._open(chunk, known, dequeued_ns, accepted)
+        state = bed.state
+        bed.next_seq = header.seq + 1
+        bed.pace, bed.heard_ns = header.pace, dequeued_ns
+        millivolts = to_millivolts(chunk)
+        off = [column for column, flag in enumerate(header.valid) if flag is Validity.OFF]
+        millivolts[:, off] = float("nan")
+        for window in bed.windows.push(header.n0, millivolts):
+            if window.index < state.next_window:
+                continue
+            end = Moment(header.bed, window.end, chunk.time_of(window.end), header.fs, header.ingest_ns)
+            accepted.windows.append(
+                Pending(
+                    session=header.session,
+                    opening=bed.opening,
+                    window=window,
+                    moment=end,
+                    first_new=bed.windows.end_of(window.index - 1) if window.index else window.start,
+                    t_start=end.time_of(window.start),
+                    dequeued_ns=dequeued_ns,
+                )
+            )
+        bed.pending += len(accepted.windows)
+        bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
+        state.ended = header.last
+        accepted.events += self._end_of_feed(bed)
+        return accepted
+
+    def conclude(self, pending: Pending, verdict: Verdict | None) -> tuple[Finding, list[AlarmEvent]] | None:
+        """Take the model's verdict on a window.
+
+        Parameters
+        ----------
+        pending : Pending
+            As `accept` returned it; the windows of a bed in their order.
+        verdict : Verdict or None
+            None for a window that cannot be scored (it has a `reason`).
+
+        Returns
+        -------
+        (Finding, list of AlarmEvent) or None
+            None if the bed has been given away (even if it has come back) or has started a new session
+            meanwhile.
+        """
+        bed = self._beds.get(pending.moment.bed)
+        if bed is None or bed.opening != pending.opening:
+            return None
+        bed.pending -= 1
+        state, window, moment = bed.state, pending.window, pending.moment
+        reason = window.reason
+        if verdict is not None and not math.isfinite(verdict.score):
+            verdict, reason = None, "the model gave no number"
+        state.next_window = window.index + 1
+        over = verdict is not None and verdict.score > self._thresholds.window
+        if verdict is not None:
+            events = judge_window(
+                state,
+                self.manifest.alarm,
+                moment,
+                window=window.index,
+                first_new=pending.first_new,
+                over=over,
+                score=verdict.score,
+            )
+        else:
+            events = judge_silence(state, moment, reason or "")
+        finding = Finding(
+            bed=moment.bed,
+            session=pending.session,
+            model=self.manifest.name,
+            window=window.index,
+            start=window.start,
+            end=window.end,
+            t_start=pending.t_start,
+            t_end=moment.t,
+            score=verdict.score if verdict else None,
+            threshold=self._thresholds.window,
+            percentile=self._thresholds.percentile(verdict.score) if verdict else None,
+            lead_scores=verdict.lead_scores if verdict else {},
+            anomalous=over,
+            reason=reason,
+            stamps=Stamps(
+                ingest_ns=moment.ingest_ns, dequeued_ns=pending.dequeued_ns, ready_ns=pending.ready_ns
+            ),
+        )
+        return finding, events + self._end_of_feed(bed)
+
+    def tick(self, now_ns: int) -> list[AlarmEvent]:
+        """Look at the beds that have fallen silent.
+
+        Parameters
+        ----------
+        now_ns : int
+            By the clock that stamps `dequeued_ns`.
+
+        Returns
+        -------
+        list of AlarmEvent
+        """
+        events: list[AlarmEvent] = []
+        for bed in self._beds.values():
+            silent_s = (now_ns - bed.heard_ns) / 1e9
+            if bed.state.ended or bed.pace == 0 or bed.pending or silent_s <= _SILENT_S:
+                continue
+            # How far the feed would be by now.
+            sample = bed.moment.sample + round(silent_s * bed.pace * bed.fs)
+            moment = replace(bed.moment, sample=sample, t=bed.moment.time_of(sample))
+            events += judge_silence(bed.state, moment, "no signal")
+        return events
+
+    def _open(self, chunk: SampleChunk, known: BedState | None, dequeued_ns: int, accepted: Accepted) -> _Bed:
+        # Start on a session: anew, or where the state of another worker says.
+        header, model = chunk.header, self.manifest
+        continued = known is not None and known.session == header.session
+        # What this worker has not seen of a session that goes on is a hole to it: the windows that reach
+        # into it are reported as such, and a long stretch without a verdict does not pass in silence.
+        start = 0 if continued else header.n0
+        try:
+            windows = BedWindow(header.leads, header.fs, model.leads, model.filter, model.window, start)
+        except ValueError as error:
+            raise MalformedMessageError(
+                f"fs: the {model.filter.highpass_hz:g} Hz high-pass cannot run at {header.fs:g} Hz"
+            ) from error
+        moment = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
+        if known is not None and continued:
+            state = known
+        else:
+            former = []
+            if known is not None:
+                accepted.events += end_all(known, moment, "a new feed began")
+                former = [*known.former, known.session][-_FORMER_SESSIONS:]
+            state = BedState(session=header.session, scored_to=header.n0, former=former)
+        bed = _Bed(
+            state,
+            windows,
+            header.leads,
+            header.fs,
+            header.pace,
+            header.seq,
+            moment,
+            heard_ns=dequeued_ns,
+            opening=next(self._openings),
+        )
+        self._beds[header.bed] = bed
+        self._restored.pop(header.bed, None)
+        return bed
+
+    def _end_of_feed(self, bed: _Bed) -> list[AlarmEvent]:
+        # A feed that ended on purpose leaves no alarm behind, once its last windows have been judged.
+        if not bed.state.ended or bed.pending:
+            return []
+        return end_all(bed.state, bed.moment, "the feed ended")

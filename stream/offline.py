@@ -1,0 +1,212 @@
+"""A whole feed through the engine, without broker or clock: `bedside analyze` and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import BaseModel
+
+from models.session import Session
+from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk
+from stream.engine import Engine, Pending
+from stream.verdict import Verdict, judge
+
+OnWindow = Callable[[Pending, Verdict | None, Finding], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Everything that came out of a feed, in order."""
+
+    findings: list[Finding] = field(default_factory=list)
+    events: list[AlarmEvent] = field(default_factory=list)
+
+
+def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow | None = None) -> Outcome:
+    """Run chunks, of one bed or of many, through the engine as fast as the model allows.
+
+    Device time takes the place of the clock: the result is a function of the samples alone, and the same as
+    that of a worker that got them as a stream.
+
+    Parameters
+    ----------
+    chunks : iterable of SampleChunk
+        In the order of the feed.
+    session : Session
+    on_window : callable, optional
+        Called for each window with its data, its verdict (None: not scored) and its finding, in order.
+
+    Returns
+    -------
+    Outcome
+    """
+    engine = Engine(session.manifest, session.precision)
+    outcome = Outcome()
+    waiting: list[Pending] = []
+
+    def settle() -> None:
+        windows = [pending.window for pending in waiting if pending.window.reason is None]
+        verdicts = iter(judge(session, windows))
+        for pending in waiting:
+            verdict = next(verdicts) if pending.window.reason is None else None
+            concluded = engine.conclude(pending, verdict)
+            if concluded is None:
+                continue
+            finding, events = concluded
+            outcome.findings.append(finding)
+            outcome.events += events
+            if on_window is not None:
+                on_window(pending, verdict, finding)
+        waiting.clear()
+
+    for chunk in chunks:
+        bed = chunk.header.bed
+        if engine.busy(bed) and engine.state(bed).session != chunk.header.session:
+            # The old session's windows are judged before the new one ends it.
+            settle()
+        accepted = engine.accept(chunk, chunk.time_of(chunk.end))
+        outcome.events += accepted.events
+        waiting += accepted.windows
+        if len(waiting) >= session.manifest.max_batch:
+            settle()
+    settle()
+    return outcome
+
+
+class WindowResult(BaseModel):
+    """One scored window of a recording; times in seconds from the first sample."""
+
+    start_s: float
+    end_s: float
+    score: float
+    anomalous: bool
+    lead_scores: dict[str, float]
+
+
+class AlarmResult(BaseModel):
+    """One alarm of a recording; `end_s` is None while it lasts."""
+
+    alarm: str
+    kind: str
+    code: str
+    priority: str
+    message: str
+    onset_s: float
+    raised_s: float
+    end_s: float | None
+    score: float | None
+
+
+class Analysis(BaseModel):
+    """What the pipeline says of one recording: the fields of ``bedside analyze --json``."""
+
+    record: str
+    model: str
+    fs: float
+    leads: tuple[str, ...]
+    duration_s: float
+    record_score: float | None
+    """Mean of the window scores; None if no window could be scored."""
+    threshold: float
+    """Screening threshold for `record_score`."""
+    window_threshold: float
+    anomalous: bool | None
+    heart_rate_bpm: float | None = None
+    """Not measured yet."""
+    windows: list[WindowResult]
+    not_scored: dict[str, int]
+    """Windows that could not be scored, by reason."""
+    beats_s: list[float] = []
+    """Not measured yet."""
+    alarms: list[AlarmResult]
+
+
+def analyse(
+    chunks: Iterable[SampleChunk], session: Session, *, record: str, on_window: OnWindow | None = None
+) -> Analysis:
+    """Run one recording through the engine and sum it up.
+
+    Parameters
+    ----------
+    chunks : iterable of SampleChunk
+        One session of one bed.
+    session : Session
+    record : str
+        Name for the result.
+    on_window : callable, optional
+        As for `run`.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    ValueError
+        If there are no chunks.
+    """
+    first: SampleChunk | None = None
+    last: SampleChunk | None = None
+
+    def noted() -> Iterable[SampleChunk]:
+        nonlocal first, last
+        for chunk in chunks:
+            first = first or chunk
+            last = chunk
+            yield chunk
+
+    outcome = run(noted(), session, on_window=on_window)
+    if first is None or last is None:
+        raise ValueError(f"{record}: no samples")
+    header, thresholds = first.header, session.manifest.thresholds[session.precision]
+    fs = header.fs
+    scored = [finding for finding in outcome.findings if finding.score is not None]
+    record_score = float(np.mean([finding.score for finding in scored])) if scored else None
+    reasons = [finding.reason for finding in outcome.findings if finding.reason is not None]
+    return Analysis(
+        record=record,
+        model=session.manifest.name,
+        fs=fs,
+        leads=header.leads,
+        duration_s=(last.end - header.n0) / fs,
+        record_score=record_score,
+        threshold=thresholds.record,
+        window_threshold=thresholds.window,
+        anomalous=None if record_score is None else record_score > thresholds.record,
+        windows=[
+            WindowResult(
+                start_s=(finding.start - header.n0) / fs,
+                end_s=(finding.end - header.n0) / fs,
+                score=finding.score,
+                anomalous=finding.anomalous,
+                lead_scores=finding.lead_scores,
+            )
+            for finding in scored
+            if finding.score is not None
+        ],
+        not_scored={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
+        alarms=_alarms(outcome.events, header),
+    )
+
+
+def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
+    results: dict[str, AlarmResult] = {}
+    for event in events:
+        at_s = (event.since - first.t0) / 1e9
+        if event.presence is Presence.ON:
+            results[event.alarm] = AlarmResult(
+                alarm=event.alarm,
+                kind=event.kind,
+                code=event.code,
+                priority=event.priority,
+                message=event.message,
+                onset_s=(event.onset - first.n0) / first.fs,
+                raised_s=at_s,
+                end_s=None,
+                score=event.score,
+            )
+        elif event.presence is Presence.OFF:
+            results[event.alarm].end_s = at_s
+    return list(results.values())

@@ -1,0 +1,228 @@
+"""From a source's samples to the model's: filter, resample, mark what is missing. All of it causal.
+
+The output is a pure function of the samples up to each point: cutting the same feed into other chunks
+changes nothing. Training runs this very code.
+
+The chain, per lead, at the source's rate: hold the last value over missing samples; Butterworth high-pass
+(baseline wander); Chebyshev type II low-pass, which is the anti-alias filter and takes out 50 and 60 Hz
+hum; then, on the grid of the model's rate anchored at sample 0 of the session, the sample itself where the
+grids meet and a four-point cubic (Lagrange) in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+from scipy import signal
+
+from models.manifest import FilterSpec
+
+BRIDGE_S = 0.2
+"""A gap up to this long is bridged: its samples do not count, the window around them does."""
+
+SETTLING_S = 15.0
+"""After so much signal the 0.5 Hz high-pass has forgotten how it started, to below float32 resolution."""
+
+# Sampling frequencies are taken as the nearest fraction with a denominator up to this: exact for every
+# rate in use (257, 128, 999.56 …), and index arithmetic stays in integers, so that a feed does not drift.
+_MAX_DENOMINATOR = 1000
+# The low-pass needs its stop band below the source's Nyquist frequency, with a little room for the design.
+_NYQUIST_MARGIN = 0.96
+
+Float64Array = npt.NDArray[np.float64]
+
+
+@lru_cache(maxsize=64)
+def design(spec: FilterSpec, fs: float) -> Float64Array:
+    """Return the band-pass for a source of `fs` Hz as second-order sections, shape (sections, 6).
+
+    A source too slow to carry the stop band (under about 104 Hz for 50 Hz) gets the high-pass alone: its
+    own Nyquist frequency already ends the band.
+    """
+    sections = [signal.butter(2, spec.highpass_hz, "highpass", fs=fs, output="sos")]
+    if spec.stop_hz < _NYQUIST_MARGIN * fs / 2:
+        sections.append(signal.cheby2(spec.order, spec.stop_db, spec.stop_hz, fs=fs, output="sos"))
+    return np.concatenate(sections)
+
+
+def group_delay_ms(spec: FilterSpec, fs: float = 500.0, at_hz: float = 10.0) -> float:
+    """Return the filter's delay in ms at one frequency (10 Hz: the middle of a QRS complex's energy)."""
+    around = np.array([at_hz - 0.05, at_hz + 0.05])
+    _, response = signal.freqz_sos(design(spec, fs), worN=around, fs=fs)
+    phase = np.unwrap(np.angle(response))
+    return float(-(phase[1] - phase[0]) / (2 * np.pi * (around[1] - around[0])) * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A stretch of conditioned signal on the model's grid.
+
+    Attributes
+    ----------
+    first : int
+        Grid index of the first sample.
+    values : numpy.ndarray of float32, shape (leads, n)
+        Millivolts, band-passed.
+    missing : numpy.ndarray of float32, shape (leads, n)
+        For how many seconds, up to and including this point, the source has had no valid sample; 0 where
+        it has one.
+    """
+
+    first: int
+    values: npt.NDArray[np.float32]
+    missing: npt.NDArray[np.float32]
+
+
+class Conditioner:
+    """Filter and resampler of one feed, with carried state.
+
+    Parameters
+    ----------
+    spec : FilterSpec
+    fs : float
+        Sampling frequency of the source, Hz.
+    fs_out : float
+        Sampling frequency of the model, Hz.
+    n_leads : int
+    start : int
+        Index, since the start of the session, of the first sample that `push` will bring.
+    """
+
+    # The cubic looks one sample back and two ahead.
+    _BEFORE, _AFTER = 1, 2
+
+    def __init__(self, spec: FilterSpec, fs: float, fs_out: float, n_leads: int, start: int = 0) -> None:
+        ratio = Fraction(fs).limit_denominator(_MAX_DENOMINATOR) / Fraction(fs_out).limit_denominator(
+            _MAX_DENOMINATOR
+        )
+        self._step, self._per = ratio.numerator, ratio.denominator
+        self._sos = design(spec, fs)
+        self._settled = signal.sosfilt_zi(self._sos)[:, np.newaxis, :]
+        self._fs = fs
+        self._zi = np.zeros((len(self._sos), n_leads, 2))
+        self._held = np.zeros(n_leads)
+        # Samples since the last valid one; infinite before the first one ever. Counted, not summed up in
+        # seconds, so that a gap of just BRIDGE_S is no longer in one chunking than in another.
+        self._run = np.full(n_leads, np.inf)
+        # Filtered samples (and their run lengths) that grid points to come still need.
+        self._tail = np.zeros((n_leads, 0))
+        self._tail_run = np.zeros((n_leads, 0))
+        self._tail_first = start
+        self.next_in = start
+        """Index of the sample that `push` expects next."""
+        self.next_out = self.first_out_from(start)
+        """Grid index of the sample that comes out next."""
+
+    def first_out_from(self, sample: int) -> int:
+        """Return the first grid index that can be computed from samples `sample` and later."""
+        index = -(-sample * self._per // self._step)
+        if index * self._step % self._per:
+            # Not on a sample: the cubic also needs the one before.
+            index = -(-(sample + self._BEFORE) * self._per // self._step)
+        return index
+
+    def source_index(self, out: int) -> int:
+        """Return the source sample at or after a grid index."""
+        return -(-out * self._step // self._per)
+
+    def push(self, millivolts: Float64Array) -> Resampled:
+        """Take the next samples and return the grid samples that they complete.
+
+        Parameters
+        ----------
+        millivolts : numpy.ndarray of float64, shape (leads, n)
+            NaN where there is no valid sample.
+
+        Returns
+        -------
+        Resampled
+        """
+        filled, run, resets = self._hold(millivolts)
+        filtered = self._filter(filled, resets)
+        self.next_in += millivolts.shape[1]
+        return self._interpolate(filtered, run)
+
+    def _hold(self, x: Float64Array) -> tuple[Float64Array, Float64Array, npt.NDArray[np.bool_]]:
+        # Per lead: last valid value carried forward, length of the absence up to each sample, and the
+        # samples at which the filter starts anew (the first valid one after more than BRIDGE_S without).
+        n = x.shape[1]
+        valid = ~np.isnan(x)
+        if n and valid.all() and not self._run.any():
+            self._held = x[:, -1].copy()
+            return x, np.zeros_like(x), np.zeros(x.shape, bool)
+        position = np.arange(n)
+        last_valid = np.maximum.accumulate(np.where(valid, position, -1), axis=1)
+        since_start = last_valid < 0
+        filled = np.where(
+            since_start, self._held[:, np.newaxis], np.take_along_axis(x, np.maximum(last_valid, 0), axis=1)
+        )
+        run = np.where(
+            since_start,
+            self._run[:, np.newaxis] + position + 1,
+            position - last_valid,
+        )
+        before = np.concatenate([self._run[:, np.newaxis], run[:, :-1]], axis=1)
+        resets = valid & (before / self._fs > BRIDGE_S)
+        if n:
+            self._held, self._run = filled[:, -1].copy(), run[:, -1].copy()
+        return filled, run, resets
+
+    def _filter(self, x: Float64Array, resets: npt.NDArray[np.bool_]) -> Float64Array:
+        # A filter that starts anew starts settled, as if its first value had been there for ever.
+        out = np.empty_like(x)
+        cuts = np.flatnonzero(resets.any(axis=0))
+        edges = [0, *cuts.tolist(), x.shape[1]]
+        for begin, end in pairwise(edges):
+            if begin == end:
+                continue
+            fresh = resets[:, begin]
+            if fresh.any():
+                self._zi[:, fresh] = self._settled * x[np.newaxis, fresh, begin, np.newaxis]
+            out[:, begin:end], self._zi = signal.sosfilt(self._sos, x[:, begin:end], axis=1, zi=self._zi)
+        return out
+
+    def _interpolate(self, filtered: Float64Array, run: Float64Array) -> Resampled:
+        signal_ = np.concatenate([self._tail, filtered], axis=1)
+        runs = np.concatenate([self._tail_run, run], axis=1)
+        on_grid = self._per == 1
+        reach = 0 if on_grid else self._AFTER
+        # All grid points before this source sample have what they look ahead to.
+        ready = self.next_in - reach
+        stop = max(self.next_out, -(-ready * self._per // self._step))
+        first = self.next_out
+        scaled = np.arange(first, stop, dtype=np.int64) * self._step
+        base = scaled // self._per - self._tail_first
+        if on_grid:
+            values, missing = signal_[:, base], runs[:, base]
+        else:
+            fraction = (scaled % self._per) / self._per
+            neighbours = base[:, np.newaxis] + np.arange(-self._BEFORE, self._AFTER + 1)
+            # Where the grid meets a sample, the weights of its neighbours are zero; before the feed's
+            # first sample there is none to take, so any will do.
+            neighbours = np.maximum(neighbours, 0)
+            weights = _lagrange(fraction)
+            values = np.einsum("lnk,nk->ln", signal_[:, neighbours], weights)
+            missing = np.where(weights != 0, runs[:, neighbours], 0.0).max(axis=2)
+        self.next_out = stop
+        keep = max(0, min(stop * self._step // self._per - self._BEFORE - self._tail_first, signal_.shape[1]))
+        self._tail, self._tail_run = signal_[:, keep:], runs[:, keep:]
+        self._tail_first += keep
+        return Resampled(first, values.astype(np.float32), (missing / self._fs).astype(np.float32))
+
+
+def _lagrange(t: Float64Array) -> Float64Array:
+    # Cubic through samples at -1, 0, 1, 2, evaluated at t in [0, 1): Lagrange's weights, shape (n, 4).
+    return np.stack(
+        [
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
+        ],
+        axis=1,
+    )

@@ -1,0 +1,58 @@
+"""Rebuilding a worker's rings from the stream, after a restart or when beds move to it."""
+
+from __future__ import annotations
+
+from stream.bus import Bus
+from stream.contract import MalformedMessageError, SampleChunk
+from stream.preprocess import SETTLING_S
+from stream.topics import SAMPLES
+
+# Read backwards in pieces: 512 chunks are 25 s of four beds.
+_PIECE = 512
+# At most about 30 000 chunks (80 MB): far more than 23 s of all the beds that fit a partition. A bed not
+# seen by then has been silent for so long that its ring starts anew anyway.
+_PIECES = 60
+
+
+async def history(bus: Bus, partition: int, before: str, window_s: float) -> list[SampleChunk]:
+    """Return the chunks from which the rings of a partition's beds can be rebuilt.
+
+    Parameters
+    ----------
+    bus : Bus
+    partition : int
+        Of the samples topic.
+    before : str
+        Stream id of the first chunk that will come by itself.
+    window_s : float
+        Length of the model's window, s.
+
+    Returns
+    -------
+    list of SampleChunk
+        In the order of the stream: of each bed's newest session, at least one window and the filter's
+        settling time, where the stream still holds as much.
+    """
+    needed_s = window_s + SETTLING_S
+    newest: dict[str, SampleChunk] = {}
+    complete: set[str] = set()
+    found: list[SampleChunk] = []
+    for _ in range(_PIECES):
+        entries = await bus.recent(SAMPLES, partition, before, _PIECE)
+        for entry in entries:
+            try:
+                chunk = SampleChunk.decode(entry.value)
+            except MalformedMessageError:
+                # Counted and kept as a dead letter when it came.
+                continue
+            header = chunk.header
+            first = newest.setdefault(header.bed, chunk)
+            if header.bed in complete or header.session != first.header.session:
+                continue
+            found.append(chunk)
+            if first.end - header.n0 >= needed_s * header.fs or header.n0 == 0:
+                complete.add(header.bed)
+        if len(entries) < _PIECE or complete == newest.keys():
+            break
+        before = entries[-1].id
+    return found[::-1]

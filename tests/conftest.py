@@ -1,0 +1,56 @@
+"""Fixtures for all tests.
+
+``redis_server``: an empty server of its own for each test (60 ms); ``server.url`` is its address.
+``redis_server_module``: one server for all tests of a module; use a prefix of your own on it.
+``data_dir``: the folder of real recordings, or a skip that the summary counts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream.embedded import EmbeddedServer
+
+_NO_DATA = "BEDSIDE_DATA names no folder of recordings"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    folder = Path(os.environ.get("BEDSIDE_DATA") or "/nonexistent")
+    if not (folder / "index.csv").is_file():
+        pytest.skip(_NO_DATA)
+    return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    count = sum(_NO_DATA in str(report.longrepr) for report in skipped)
+    terminalreporter.write_line(f"skipped for lack of data: {count}")
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """Give an empty private directory with a path short enough for a unix socket, unlike ``tmp_path``."""
+    path = Path(tempfile.mkdtemp(prefix="bs-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_server(short_tmp: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(short_tmp) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis_server_module() -> Iterator[EmbeddedServer]:
+    path = Path(tempfile.mkdtemp(prefix="bs-"))
+    with EmbeddedServer(path) as server:
+        yield server
+    shutil.rmtree(path, ignore_errors=True)

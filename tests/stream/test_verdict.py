@@ -1,0 +1,88 @@
+"""Verdicts: in order, of the leads that took part, and blind to the company in the batch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from models.session import FloatArray, Session
+from stream.verdict import judge
+from stream.windows import BedWindow, Window
+from tests.stream.synthetic import StandIn, disturb, ecg, small_manifest
+
+LEADS = ("I", "II", "V1")
+
+
+def windows_of(
+    leads: tuple[str, ...] = LEADS, *, seed: int = 0, seconds: float = 6, manifest_of: Session | None = None
+) -> list[Window]:
+    manifest = manifest_of.manifest if manifest_of else small_manifest()
+    bed = BedWindow(leads, 250.0, manifest.leads, manifest.filter, manifest.window)
+    x = ecg(seconds, 250.0, len(leads), seed=seed)
+    disturb(x, 800, 1000, seed=seed)
+    return list(bed.push(0, x))
+
+
+def test_no_windows_do_not_run_the_model() -> None:
+    session = StandIn(small_manifest())
+    assert judge(session, []) == []
+    assert session.batches == []
+
+
+def test_one_verdict_a_window_in_order() -> None:
+    session = StandIn(small_manifest())
+    windows = windows_of()
+    together = judge(session, windows)
+    assert session.batches == [len(windows)]
+    for window, verdict in zip(windows, together, strict=True):
+        (alone,) = judge(session, [window])
+        assert (alone.score, alone.lead_scores) == (verdict.score, verdict.lead_scores)
+        np.testing.assert_array_equal(alone.reconstruction, verdict.reconstruction)
+        assert isinstance(verdict.score, float)
+        # The stand-in's score is the mean over leads of the log of what the moving average leaves.
+        left = np.square(window.x - verdict.reconstruction, dtype=float)
+        assert verdict.score == pytest.approx(np.log(left.mean(axis=1)).mean())
+        assert verdict.lead_scores == pytest.approx(
+            dict(zip(LEADS, np.log(left.mean(axis=1)).tolist(), strict=True))
+        )
+
+
+def test_only_leads_that_took_part_have_a_score() -> None:
+    session = StandIn(small_manifest())
+    mixed = [*windows_of(("V1", "I"))[:2], *windows_of(("II",))[:2], *windows_of()[:1]]
+    leads = [tuple(verdict.lead_scores) for verdict in judge(session, mixed)]
+    assert leads == [("I", "V1"), ("I", "V1"), ("II",), ("II",), LEADS]
+
+
+def test_a_lead_for_which_the_model_returns_no_number_took_no_part() -> None:
+    class Broken(StandIn):
+        def run(self, x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
+            outputs = super().run(x, mask)
+            outputs["recon_mean"][0, 1] = np.nan
+            outputs["recon_mean"][1] = np.nan
+            return outputs
+
+    one, none, good = judge(Broken(small_manifest()), windows_of()[:3])
+    assert tuple(one.lead_scores) == ("I", "V1")
+    assert math.isfinite(one.score)
+    assert math.isnan(none.score)
+    assert none.lead_scores == {}
+    assert tuple(good.lead_scores) == LEADS
+
+
+def test_the_shipped_model_judges_a_window_alike_in_any_batch(shipped: Session) -> None:
+    windows = [
+        *windows_of(shipped.manifest.leads, seconds=14, manifest_of=shipped),
+        *windows_of(("II", "V5"), seconds=11, manifest_of=shipped, seed=1),
+    ]
+    together = judge(shipped, windows)
+    assert len(together) > 15
+    for window, verdict in zip(windows, together, strict=True):
+        (alone,) = judge(shipped, [window])
+        assert alone.score == pytest.approx(verdict.score, rel=1e-5)
+        assert alone.lead_scores == pytest.approx(verdict.lead_scores, rel=1e-5)
+        assert set(verdict.lead_scores) == {
+            lead for lead, here in zip(shipped.manifest.leads, window.mask, strict=True) if here
+        }
