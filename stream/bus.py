@@ -41,6 +41,11 @@ class BusUnavailableError(ConnectionError):
     """The Redis server cannot be reached or refuses us; the text says which server and why."""
 
 
+def without_credentials(url: str) -> str:
+    """Return a URL as it may be shown and logged."""
+    return _CREDENTIALS.sub("//", url)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message as read from a topic."""
@@ -117,7 +122,7 @@ class Bus:
             async with probe:
                 await probe.ping()
         except (RedisError, OSError, ValueError) as error:
-            shown = _CREDENTIALS.sub("//", url)
+            shown = without_credentials(url)
             raise BusUnavailableError(f"cannot use the Redis server at {shown}: {error}") from error
         bus = cls(open_client(url), prefix=prefix, clock=clock)
         await bus._synchronise()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -24,3 +25,23 @@ class Settings(BaseSettings):
     """Name of a shipped bundle or path of a bundle folder."""
     runtime_dir: Path | None = None
     """Folder of the embedded server's socket; default one of the user's own."""
+
+
+class BrokerError(ValueError):
+    """A broker that the worker cannot use; the text says which and why, in one line."""
+
+
+def broker_with_prefix(url: str, prefix: str) -> str:
+    """Return a broker URL that also says with what every key of the deployment begins.
+
+    Raises
+    ------
+    BrokerError
+        If Faust would not run on our streams there.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise BrokerError(f"broker {url}: redis://, rediss:// and unix:// are possible")
+    query = [(name, value) for name, value in parse_qsl(parts.query) if name != "prefix"]
+    # Not urlunsplit: it drops the empty host of unix:///path.
+    return f"{url.partition('?')[0]}?{urlencode([*query, ('prefix', prefix)], safe=':')}"

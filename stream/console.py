@@ -1,0 +1,159 @@
+"""What the commands of every package share: options, errors, progress, running until interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from stream.settings import Settings
+
+log = logging.getLogger(__name__)
+
+redis_option = click.option(
+    "--redis",
+    metavar="URL",
+    help="Server of the streams: redis://, rediss:// or unix://."
+    " [default: BEDSIDE_REDIS_URL, else the one on this machine]",
+)
+model_option = click.option(
+    "--model",
+    metavar="NAME",
+    help="Shipped bundle or bundle folder. [default: BEDSIDE_MODEL, else cae-100hz]",
+)
+json_option = click.option(
+    "--json", "json_path", metavar="FILE", help="Write the result as JSON; - for standard output."
+)
+fs_option = click.option(
+    "--fs", type=float, metavar="HZ", help="Sampling frequency of a .npy file, which does not state it."
+)
+
+
+def metrics_option(usual: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that says where Prometheus finds a process; see `serve_metrics`."""
+    return click.option(
+        "--metrics-port",
+        type=click.IntRange(0, 65535),
+        help="Serve Prometheus metrics on this port of the loopback address; 0 does not."
+        f" [default: {usual} if it is free]",
+    )
+
+
+class RefusalError(Exception):
+    """Something that the user can put right: one line, exit code 1."""
+
+
+def server_url(redis: str | None) -> str:
+    """Return the server to join: the one named, that of the environment, or the one on this machine.
+
+    Raises
+    ------
+    RefusalError
+        If there is none.
+    """
+    from stream.embedded import running_url
+
+    settings = Settings()
+    url = redis or settings.redis_url or running_url(settings.runtime_dir)
+    if url is None:
+        raise RefusalError(
+            "no server runs on this machine: start `bedside demo` or `bedside worker` first,"
+            " or name one with --redis or BEDSIDE_REDIS_URL"
+        )
+    return url
+
+
+def run_until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine that ends when its event is set: by SIGINT or SIGTERM; a second one cancels it."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(run(stop))
+
+        def interrupted() -> None:
+            if stop.is_set():
+                task.cancel()
+            stop.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, interrupted)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
+
+    asyncio.run(main())
+
+
+async def until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
+    """Await `work`, but no longer than until `stop` is set; raise what made it fail."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+    for future in (task, stopped):
+        future.cancel()
+    results = await asyncio.gather(task, stopped, return_exceptions=True)
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+@contextmanager
+def progress_bar(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
+    """Show a bar on standard error where a person looks on; nothing in a log."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)
+
+
+def write_json(value: Any, path: str) -> None:
+    """Write a value, or text that is JSON already, to a file; ``-`` is standard output."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    if path == "-":
+        click.echo(text)
+        return
+    try:
+        Path(path).write_text(text + "\n")
+    except OSError as error:
+        raise RefusalError(f"cannot write {path}: {error.strerror}") from error
+
+
+def serve_metrics(port: int | None, usual: int) -> None:
+    """Serve Prometheus metrics on the loopback address.
+
+    Parameters
+    ----------
+    port : int, optional
+        0 for none. A port that was asked for must be had; the usual one is a convenience.
+    usual : int
+
+    Raises
+    ------
+    RefusalError
+        If `port` is in use.
+    """
+    from prometheus_client import disable_created_metrics, start_http_server
+
+    if port == 0:
+        return
+    # A start time beside every counter doubles the page for nobody.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    try:
+        start_http_server(usual if port is None else port, addr="127.0.0.1")
+    except OSError as error:
+        if port is not None:
+            raise RefusalError(f"cannot serve metrics on 127.0.0.1:{port}: {error.strerror}") from error
+        log.info("no metrics: port %s is in use", usual)

@@ -1,0 +1,63 @@
+"""What a worker sends into the world, and how."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from faust.types import EventT
+
+from stream import metrics
+from stream.contract import AlarmEvent, Audit, Explanation, Finding
+from stream.topics import ALARMS, AUDIT, DEAD_LETTERS, EXPLANATIONS, FINDINGS
+
+log = logging.getLogger(__name__)
+
+# The transport publishes a message with this header once, however often it is sent.
+_ONCE = "idempotency-key"
+
+
+class Outgoing:
+    """Sends messages to their topics.
+
+    Every method hands its message to the producer, in the order of the calls, and returns what to await for
+    the server's reply.
+
+    Parameters
+    ----------
+    topics : mapping of str to faust.Topic
+    """
+
+    def __init__(self, topics: Mapping[str, Any]) -> None:
+        self._topics = topics
+
+    async def finding(self, finding: Finding) -> Awaitable[Any]:
+        metrics.FINDINGS.inc()
+        return await self._send(FINDINGS, finding.bed.encode(), finding.encode())
+
+    async def event(self, event: AlarmEvent) -> Awaitable[Any]:
+        metrics.ALARM_EVENTS.labels(event.kind, event.presence).inc()
+        log.info("%s %s: %s (%s)", event.bed, event.presence, event.message, event.event)
+        return await self._send(ALARMS, event.bed.encode(), event.encode(), {_ONCE: event.event.encode()})
+
+    async def explanation(self, explanation: Explanation) -> Awaitable[Any]:
+        return await self._send(EXPLANATIONS, explanation.header.bed.encode(), explanation.encode())
+
+    async def audit(self, audit: Audit) -> Awaitable[Any]:
+        return await self._send(AUDIT, audit.bed.encode(), audit.encode())
+
+    async def dead_letter(self, event: EventT[bytes], why: str) -> Awaitable[Any]:
+        """Keep a message that is not of the contract, with why and where it was."""
+        metrics.DEAD_LETTERS.inc()
+        message = event.message
+        log.warning("dead letter from %s, offset %s: %s", message.tp, message.offset, why)
+        source = f"{message.topic}:{message.partition}:{message.offset}"
+        headers = {"why": why.encode(), "source": source.encode()}
+        return await self._send(DEAD_LETTERS, message.key, event.value, headers)
+
+    async def _send(
+        self, topic: str, key: Any, value: bytes | None, headers: Mapping[str, bytes] | None = None
+    ) -> Awaitable[Any]:
+        sent: Awaitable[Any] = await self._topics[topic].send(key=key, value=value, headers=headers)
+        return sent

@@ -1,0 +1,316 @@
+"""The worker as its users have it: its own process, a real server, chunks in, findings and alarms out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.ward import Ward
+from ingest.chunks import chunks_of
+from ingest.recordings import open_recording
+from ingest.simulator import PatientSimulator
+from models.session import Session
+from stream import topics
+from stream.bus import Bus
+from stream.clock import SystemClock
+from stream.contract import AlarmEvent, Audit, Command, CommandKind, Explanation, Finding, SampleChunk
+from stream.offline import Outcome, run
+
+# Long enough for a worker that takes over from a killed one: it waits for that one's session to expire.
+PATIENCE_S = 60.0
+
+FALLS_ILL = "sinus:80@0 vt:180@15"
+# VT and back: an alarm that is raised and ends.
+RECOVERS = "sinus:80@0 vt:180@15 sinus:80@35"
+
+
+def patient(seed: int, timeline: str, seconds: float, *, fs: float = 500.0) -> PatientSimulator:
+    return PatientSimulator(seed, timeline, fs=fs, duration_s=seconds)
+
+
+def feed(bed: str, recording: Any, *, chunk_s: float = 0.2) -> list[SampleChunk]:
+    return list(chunks_of(recording, bed, f"session-of-{bed}", chunk_s=chunk_s))
+
+
+def interleaved(feeds: Sequence[Sequence[SampleChunk]]) -> Iterator[SampleChunk]:
+    for number in range(max(len(one) for one in feeds)):
+        for one in feeds:
+            if number < len(one):
+                yield one[number]
+
+
+class Received:
+    """Everything on the findings and alarms topics, as it lies there: with repeats."""
+
+    def __init__(self) -> None:
+        self.findings: list[Finding] = []
+        self.events: list[AlarmEvent] = []
+
+    @property
+    def windows(self) -> dict[tuple[str, int], Finding]:
+        return {(finding.bed, finding.window): finding for finding in self.findings}
+
+
+async def publish(bus: Bus, chunks: Iterable[SampleChunk], *, pause_s: float = 0.0) -> None:
+    clock = SystemClock()
+    for chunk in chunks:
+        header = chunk.header.model_copy(update={"ingest_ns": clock.now_ns()})
+        value = SampleChunk(header, chunk.samples).encode()
+        await bus.publish(topics.SAMPLES, header.bed.encode(), value)
+        if pause_s:
+            await asyncio.sleep(pause_s)
+
+
+async def collect(bus: Bus, done: Callable[[Received], bool], *, timeout_s: float = PATIENCE_S) -> Received:
+    received = Received()
+    async with asyncio.timeout(timeout_s):
+        async for entry in bus.tail(topics.FINDINGS, topics.ALARMS, after="0"):
+            if entry.topic == topics.FINDINGS:
+                received.findings.append(Finding.decode(entry.value))
+            else:
+                received.events.append(AlarmEvent.decode(entry.value))
+            if done(received):
+                break
+    return received
+
+
+def has_all_of(expected: Outcome) -> Callable[[Received], bool]:
+    windows = {(finding.bed, finding.window) for finding in expected.findings}
+    events = {event.event for event in expected.events}
+
+    def done(received: Received) -> bool:
+        if received.windows.keys() < windows:
+            return False
+        return windows <= received.windows.keys() and events <= {event.event for event in received.events}
+
+    return done
+
+
+def assert_same(received: Received, expected: Outcome) -> None:
+    """As the design defines same: windows, flags, alarm ids and transitions; scores within 1e-5 relative."""
+    wanted = {(finding.bed, finding.window): finding for finding in expected.findings}
+    got = received.windows
+    assert got.keys() == wanted.keys()
+    for key, finding in wanted.items():
+        other = got[key]
+        assert (other.start, other.end) == (finding.start, finding.end)
+        # A chunk's time is rounded to whole ns, so another chunk may place the same sample 1 ns aside.
+        assert (other.t_start, other.t_end) == pytest.approx((finding.t_start, finding.t_end), abs=1, rel=0)
+        assert (other.anomalous, other.reason) == (finding.anomalous, finding.reason)
+        # Scores are counted in standard deviations: near zero "relative" means nothing, 1e-6 of one does.
+        scores = [{} if f.score is None else {**f.lead_scores, "": f.score} for f in (other, finding)]
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-6)
+    for bed in {event.bed for event in expected.events} | {event.bed for event in received.events}:
+        transitions = [(e.event, e.presence, e.onset, e.since) for e in received.events if e.bed == bed]
+        assert transitions == [
+            (e.event, e.presence, e.onset, e.since) for e in expected.events if e.bed == bed
+        ]
+
+
+@asynccontextmanager
+async def ward_and_bus(directory: Path) -> AsyncIterator[tuple[Ward, Bus]]:
+    with Ward(directory) as ward:
+        await ward.ready()
+        async with await Bus.connect(ward.url) as bus:
+            yield ward, bus
+        ward.check()
+
+
+def in_ward(directory: Path, test: Callable[[Ward, Bus], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with ward_and_bus(directory) as (ward, bus):
+            await test(ward, bus)
+
+    asyncio.run(main())
+
+
+def test_a_stream_gives_what_the_analysis_of_the_file_gives(short_tmp: Path, shipped: Session) -> None:
+    recordings = {
+        "bed-1": patient(1, RECOVERS, 60.0),
+        "bed-2": patient(2, "sinus:62@0 leadoff:V1@20+12", 40.0, fs=257.0),
+        "bed-3": patient(3, FALLS_ILL, 40.0, fs=360.0),
+    }
+    expected = Outcome()
+    for bed, recording in recordings.items():
+        # Other chunks, and batches of one bed instead of three: neither may matter.
+        outcome = run(feed(bed, recording, chunk_s=0.41), shipped)
+        expected.findings += outcome.findings
+        expected.events += outcome.events
+    assert {event.bed for event in expected.events} == {"bed-1", "bed-3"}
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, interleaved([feed(bed, recording) for bed, recording in recordings.items()]))
+        assert_same(await collect(bus, has_all_of(expected)), expected)
+
+    in_ward(short_tmp, test)
+
+
+@pytest.mark.data
+def test_real_records_streamed_give_what_their_analysis_gives(
+    short_tmp: Path, shipped: Session, data_dir: Path
+) -> None:
+    paths = {
+        "bed-1": data_dir / "ptb-xl/records500/00000/00001_hr",
+        "bed-2": data_dir / "cinc2015/a170s",
+        "bed-3": data_dir / "mitdb/207",
+    }
+    feeds = {}
+    for bed, path in paths.items():
+        recording = open_recording(path)
+        feeds[bed] = list(chunks_of(recording, bed, f"session-of-{bed}", stop=120.0))
+    expected = Outcome()
+    for chunks in feeds.values():
+        outcome = run(chunks, shipped)
+        expected.findings += outcome.findings
+        expected.events += outcome.events
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, interleaved(list(feeds.values())))
+        assert_same(await collect(bus, has_all_of(expected)), expected)
+
+    in_ward(short_tmp, test)
+
+
+@pytest.mark.slow
+def test_kill_9_in_the_middle_loses_nothing_and_doubles_no_alarm(short_tmp: Path, shipped: Session) -> None:
+    feeds = [feed(f"bed-{seed}", patient(seed, RECOVERS, 60.0)) for seed in range(4)]
+    expected = run(interleaved(feeds), shipped)
+    assert len(expected.events) >= 4
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        # 300 chunks a bed at 6 ms a round: the replay takes 8 s, and the kills come while alarms are open.
+        publishing = asyncio.ensure_future(publish(bus, interleaved(feeds), pause_s=0.006))
+        for kill, after in (("worker", 60), ("second", 300)):
+            await collect(bus, lambda received, after=after: len(received.findings) >= after)  # type: ignore[misc]
+            ward.children.pop(kill).kill()
+            ward.start_worker("second" if kill == "worker" else "third")
+        await publishing
+        received = await collect(bus, has_all_of(expected))
+        assert_same(received, expected)
+        raised = [event.event for event in received.events]
+        assert len(raised) == len(set(raised)), "the raw stream holds an alarm event twice"
+
+    in_ward(short_tmp, test)
+
+
+def test_an_alarm_open_at_a_restart_is_the_same_alarm_after_it(short_tmp: Path, shipped: Session) -> None:
+    chunks = feed("bed-1", patient(1, RECOVERS, 60.0))
+    expected = run(chunks, shipped)
+    raised = expected.events[0]
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        cut = next(n for n, chunk in enumerate(chunks) if chunk.header.t0 > raised.since) + 5
+        await publish(bus, chunks[:cut])
+        await collect(bus, lambda received: bool(received.events))
+        worker = ward.children.pop("worker")
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(20) == 0, "a worker that is told to stop stops cleanly"
+        ward.start_worker("second")
+        await publish(bus, chunks[cut:])
+        received = await collect(bus, has_all_of(expected))
+        assert_same(received, expected)
+
+    in_ward(short_tmp, test)
+
+
+def test_a_new_session_does_not_cut_off_the_windows_of_the_old_one(short_tmp: Path, shipped: Session) -> None:
+    first = list(chunks_of(patient(1, FALLS_ILL, 40.0), "bed-1", "first"))
+    # Broken off: without the chunk that ends the session, so that the second one ends its alarm.
+    first = first[:-1]
+    second = list(chunks_of(patient(2, "", 20.0), "bed-1", "second"))
+    expected = run([*first, *second], shipped)
+    assert [event.presence for event in expected.events] == ["on", "off"]
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, [*first, *second])
+        wanted = {(finding.session, finding.window) for finding in expected.findings}
+        received = await collect(
+            bus,
+            lambda r: wanted <= {(f.session, f.window) for f in r.findings} and len(r.events) >= 2,
+        )
+        assert [event.event for event in received.events] == [event.event for event in expected.events]
+
+    in_ward(short_tmp, test)
+
+
+def test_a_malformed_chunk_is_a_dead_letter_and_the_other_beds_go_on(
+    short_tmp: Path, shipped: Session
+) -> None:
+    chunks = feed("bed-1", patient(1, "", 15.0))
+    expected = run(chunks, shipped)
+    other_leads = chunks[20].header.model_copy(update={"leads": tuple("abcdefghijkl")})
+    rubbish = {
+        b"bed-2": b"not ours",
+        b"bed-3": chunks[0].encode()[:-3],
+        # It contradicts its own session: refused as well, and bed-1's feed is none the worse.
+        b"bed-1": SampleChunk(other_leads, chunks[20].samples).encode(),
+    }
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, chunks[:20])
+        for key, value in rubbish.items():
+            await bus.publish(topics.SAMPLES, key, value)
+        await publish(bus, chunks[20:])
+        received = await collect(bus, has_all_of(expected))
+        assert_same(received, expected)
+        dead = {entry.key: entry.value async for entry in bus.kept(topics.DEAD_LETTERS)}
+        assert dead == rubbish
+
+    in_ward(short_tmp, test)
+
+
+def test_explanations_come_for_watched_beds_only(short_tmp: Path) -> None:
+    feeds = [feed(bed, patient(seed, "", 20.0)) for seed, bed in enumerate(("seen", "unseen"))]
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        now = SystemClock().now_ns()
+        watch = Command(id="c1", bed="seen", kind=CommandKind.WATCH, value=30, at=now, expires=now + 10**10)
+        admit = Command(id="c2", bed="seen", kind=CommandKind.ADMIT, who="me", at=now, expires=now + 10**10)
+        for command in (watch, admit):
+            await bus.publish(topics.COMMANDS, b"seen", command.encode())
+        # Its answer shows that the commands before it have been taken.
+        async for entry in bus.tail(topics.AUDIT, after="0"):
+            audit = Audit.decode(entry.value)
+            break
+        assert (audit.command, audit.done, audit.message) == ("c2", False, "not supported by this worker")
+        await publish(bus, interleaved(feeds))
+        await collect(bus, lambda received: len(received.findings) >= 2 * 24)
+        explanations = [Explanation.decode(entry.value) async for entry in bus.kept(topics.EXPLANATIONS)]
+        assert {explanation.header.bed for explanation in explanations} == {"seen"}
+        assert len({explanation.header.window for explanation in explanations}) >= 20
+        for explanation in explanations:
+            assert explanation.arrays["reconstruction"].shape == (12, 800)
+
+    in_ward(short_tmp, test)
+
+
+def test_a_server_that_refuses_is_one_clear_line(short_tmp: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "bedside", "worker", "--redis", "redis://127.0.0.1:1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "redis://127.0.0.1:1" in result.stderr
+    assert "Connect call failed" in result.stderr
+
+
+def test_a_worker_says_that_it_lives(short_tmp: Path) -> None:
+    async def test(ward: Ward, bus: Bus) -> None:
+        (key,) = await bus.client.keys("bedside:worker:*")
+        beat = json.loads(await bus.client.get(key))
+        assert beat["model"] == "cae-100hz"
+        assert 0 < await bus.client.pttl(key) <= 5000
+
+    in_ward(short_tmp, test)
