@@ -115,6 +115,7 @@ _COMMANDS = {
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.commands:alerts",
+    "models": "models.commands:models",
     "train": "training.commands:train",
 }
 

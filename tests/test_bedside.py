@@ -76,7 +76,9 @@ def test_help_shows_the_commands_and_examples_without_loading_anything_heavy() -
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["demo", "analyze", "replay", "worker", "dashboard", "alerts", "train"])
+@pytest.mark.parametrize(
+    "command", ["demo", "analyze", "replay", "worker", "dashboard", "alerts", "models", "train"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
@@ -153,6 +155,16 @@ def test_leads_that_the_model_does_not_know_are_named_and_not_scored(tmp_path: P
     assert "not scored: no known lead" in result.stdout
 
 
+def test_models_are_listed_described_and_verified() -> None:
+    assert "cae-100hz" in run("models", "list").stdout
+    described = run("models", "info", "cae-100hz").stdout
+    assert "AUROC" in described
+    assert "an alarm takes 17 of 24 windows" in described
+    manifest = json.loads(run("models", "info", "cae-100hz", "--json").stdout)
+    assert manifest["thresholds"]["fp32"]["record"] > 0
+    assert "golden outputs agree" in run("models", "verify", "cae-100hz").stdout
+
+
 class TestBadInput:
     """One clear line that says what and where, exit code 1 or 2, no traceback."""
 
@@ -193,6 +205,7 @@ class TestBadInput:
 
     def test_an_unknown_model(self) -> None:
         assert_refused(run("analyze", DICOM, "--model", "nonesuch"), "nonesuch")
+        assert_refused(run("models", "info", "nonesuch"), "nonesuch")
 
     def test_no_server(self, short_tmp: Path) -> None:
         result = run("alerts", BEDSIDE_RUNTIME_DIR=str(short_tmp / "run"))

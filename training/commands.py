@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from models.commands import describe
 from stream.console import RefusalError
 
 
@@ -47,11 +48,4 @@ def train(index: Path, out: Path, name: str, epochs: int | None, seed: int, thre
         )
     except (IndexFileError, ValueError) as error:
         raise RefusalError(str(error)) from error
-    click.echo(f"{bundle.path}: development figures on split test")
-    for leads, groups in bundle.manifest.metrics["test"].items():
-        for group, figures in groups.items():
-            if figures["auroc"] is not None:
-                click.echo(
-                    f"  {leads:8} {group:18} AUROC {figures['auroc']:.3f}"
-                    f"  ({figures['n_normal']} normal, {figures['n_abnormal']} abnormal)"
-                )
+    click.echo("\n".join([str(bundle.path), *describe(bundle)]))
