@@ -6,6 +6,7 @@ What ingest, the live page and the command line use. The worker reads the same s
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -221,6 +222,9 @@ class Bus:
             at[key] = await self.last_id(key) if start == "$" else start
         while True:
             reply: Any = await self.client.xread(dict[Any, Any](at), count=256, block=_BLOCK_MS)
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # redis-py (8.1.0) loses a cancellation that comes while it connects.
+                raise asyncio.CancelledError
             for raw_key, entries in reply or ():
                 key = raw_key.decode()
                 topic, partition = streams[key]

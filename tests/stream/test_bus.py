@@ -402,3 +402,26 @@ def test_a_server_that_restarts_is_waited_for(short_tmp: Path, prefix: str) -> N
             server.stop()
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_cancelled_follower_ends_even_while_it_connects(
+    redis_server: EmbeddedServer, prefix: str, turns: int
+) -> None:
+    # redis-py loses cancellations that come in the first turns of the loop, while a connection is being made.
+    async def follow(bus: Bus) -> None:
+        async for _ in bus.tail("findings"):
+            pass
+
+    async def main() -> None:
+        async with await Bus.connect(redis_server.url, prefix=prefix) as bus:
+            await bus.declare("findings")
+            following = asyncio.create_task(follow(bus))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            following.cancel()
+            done, _ = await asyncio.wait([following], timeout=10.0)
+            assert done, "the follower goes on"
+            assert following.cancelled()
+
+    asyncio.run(main())

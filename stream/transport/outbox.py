@@ -1,0 +1,213 @@
+"""What waits to be published: taken in order, sent in pipelines, repeated until the server has it.
+
+Nothing here knows of Faust's services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as redis
+from faust.exceptions import ProducerSendError
+from faust.types import TP, RecordMetadata
+from mode import get_logger
+
+from stream.transport import scripts
+from stream.transport.client import ServerClock, backoff_s, passes
+from stream.transport.ids import offset_of
+from stream.transport.layout import index_key, tombstones_key
+
+logger = get_logger(__name__)
+
+# Longer than any producer repeats itself: one that was down for the night and starts again from its last
+# commit still finds its messages remembered.
+_ONCE_TTL_MS = 24 * 3600 * 1000
+# What Kafka allows a reader to be behind before it may miss that a key was deleted (delete.retention.ms).
+_TOMBSTONE_TTL_MS = 24 * 3600 * 1000
+
+# One pipeline: enough to hide the round trip, little enough to leave the server to others in between.
+_BATCH_MESSAGES = 256
+_BATCH_BYTES = 1 << 20
+# What may wait while the server is away. `put` blocks beyond it, and with it whoever makes the messages.
+_PENDING_MESSAGES = 10_000
+_PENDING_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class Pending:
+    """A message that waits for the server."""
+
+    tp: TP
+    stream: str
+    compact: bool
+    time_ms: int
+    key: bytes | None
+    is_tombstone: bool
+    args: list[bytes | str | int]
+    """Of XADD, after the stream's key."""
+    once: bytes | None
+    """Redis key that remembers it, if it has an idempotency key."""
+    size: int
+    answer: asyncio.Future[RecordMetadata]
+
+
+class Outbox:
+    """A bounded queue of messages, and the loop that publishes them.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis
+        Must not repeat commands by itself.
+    clock : ServerClock
+        Kept right by the ids that come back.
+    gives_up_after : callable
+        Says for how long (s) to repeat, asked anew each time.
+
+    Attributes
+    ----------
+    unanswered : set of asyncio.Future
+        Of the messages that the server has not taken yet.
+    repeats : int
+        Messages with an idempotency key that the server had already.
+    """
+
+    def __init__(self, client: redis.Redis, clock: ServerClock, gives_up_after: Callable[[], float]) -> None:
+        self.unanswered: set[asyncio.Future[RecordMetadata]] = set()
+        self.repeats = 0
+        self._client = client
+        self._clock = clock
+        self._gives_up_after = gives_up_after
+        self._publish = client.register_script(scripts.PUBLISH)
+        self._queue: deque[Pending] = deque()
+        self._queue_bytes = 0
+        self._more = asyncio.Event()
+        self._room = asyncio.Event()
+        self._is_closed = False
+
+    async def put(self, message: Pending) -> None:
+        """Take a message; its `answer` tells the rest. Blocks while too much is waiting."""
+        while not self._is_closed and (
+            len(self._queue) >= _PENDING_MESSAGES or self._queue_bytes >= _PENDING_BYTES
+        ):
+            self._room.clear()
+            await self._room.wait()
+        if self._is_closed:
+            raise ProducerSendError("the producer was stopped")
+        self._queue.append(message)
+        self._queue_bytes += message.size
+        self.unanswered.add(message.answer)
+        message.answer.add_done_callback(self.unanswered.discard)
+        self._more.set()
+
+    def close(self) -> None:
+        """Tell the senders of what the server has not taken, and take no more."""
+        self._is_closed = True
+        self._room.set()
+        for answer in list(self.unanswered):
+            if not answer.done():
+                answer.set_exception(ProducerSendError("the producer was stopped"))
+
+    async def run(self) -> None:
+        """Publish what is put, for ever."""
+        while True:
+            while not self._queue:
+                self._more.clear()
+                await self._more.wait()
+            batch: list[Pending] = []
+            size = 0
+            while self._queue and len(batch) < _BATCH_MESSAGES and size < _BATCH_BYTES:
+                message = self._queue.popleft()
+                batch.append(message)
+                size += message.size
+            self._queue_bytes -= size
+            self._room.set()
+            await self._deliver(batch)
+
+    async def _deliver(self, batch: list[Pending]) -> None:
+        # In order: nothing follows before the batch has been taken. Should a connection break, we cannot know
+        # what was, and messages without an idempotency key may be there twice.
+        began = time.monotonic()
+        attempt = 0
+        while batch:
+            try:
+                replies = await self._transmit(batch)
+            except Exception as error:
+                if not passes(error):
+                    for message in batch:
+                        self._fail(message, error)
+                    return
+                replies = [error] * len(batch)
+            again: list[Pending] = []
+            trouble: BaseException | None = None
+            for message, reply in zip(batch, replies, strict=True):
+                if not isinstance(reply, Exception):
+                    self._succeed(message, reply)
+                elif passes(reply) and time.monotonic() - began <= self._gives_up_after():
+                    again.append(message)
+                    trouble = reply
+                else:
+                    self._fail(message, reply)
+            if trouble is not None:
+                if attempt == 0:
+                    logger.warning("%d messages wait for the Redis server: %s", len(again), trouble)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+            batch = again
+        if attempt:
+            logger.info("the Redis server is back (producer)")
+
+    async def _transmit(self, batch: list[Pending]) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for message in batch:
+                if message.compact or message.once is not None:
+                    keys = [
+                        message.stream,
+                        index_key(message.stream),
+                        tombstones_key(message.stream),
+                        message.once or "",
+                    ]
+                    args = [
+                        int(message.compact),
+                        0 if message.once is None else _ONCE_TTL_MS,
+                        _TOMBSTONE_TTL_MS,
+                        message.key or "",
+                        int(message.is_tombstone),
+                        *message.args,
+                    ]
+                    # A registered script: redis-py checks before each pipeline that the server has it.
+                    await self._publish(keys=keys, args=args, client=pipeline)
+                else:
+                    pipeline.execute_command("XADD", message.stream, *message.args)
+            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            return replies
+
+    def _succeed(self, message: Pending, reply: bytes | list[Any]) -> None:
+        if isinstance(reply, list):
+            stream_id, is_new = reply
+            self.repeats += not is_new
+        else:
+            stream_id, is_new = reply, 1
+        if is_new:
+            self._clock.observe(stream_id)
+        if not message.answer.done():
+            message.answer.set_result(
+                RecordMetadata(
+                    message.tp.topic,
+                    message.tp.partition,
+                    message.tp,
+                    offset_of(stream_id),
+                    message.time_ms / 1000,
+                    0,
+                )
+            )
+
+    def _fail(self, message: Pending, error: BaseException) -> None:
+        if not message.answer.done():
+            problem = ProducerSendError(f"the server has not taken a message to {message.tp.topic}: {error}")
+            problem.__cause__ = error
+            message.answer.set_exception(problem)

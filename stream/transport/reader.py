@@ -1,0 +1,112 @@
+"""Reading streams: what comes next, and where they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import redis.asyncio as redis
+from mode import get_logger
+from redis.exceptions import ResponseError
+
+from stream.transport.client import backoff_s, passes
+from stream.transport.ids import id_before, offset_after, offset_of
+
+logger = get_logger(__name__)
+
+# Per stream and read. More makes replies so long that processing starves meanwhile.
+_READ_COUNT = 64
+# A partition that is resumed while a read is blocked waits for the next read: keep that short. Far below the
+# socket timeout, beyond which redis-py takes a blocked read for a dead server.
+BLOCK_MS = 250
+
+
+class Record(NamedTuple):
+    """A stream entry."""
+
+    offset: int
+    fields: Mapping[bytes, bytes]
+
+
+class Reader:
+    """Blocking reads of many streams.
+
+    Parameters
+    ----------
+    client : redis.asyncio.Redis
+        For this alone: a blocked connection blocks all that is queued on it.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._failures = 0
+
+    async def read(self, positions: Mapping[str, int], timeout: float) -> dict[str, list[Record]]:
+        """Return what lies at these offsets and after, waiting for it for a moment.
+
+        Nothing comes back while the server is away.
+
+        Parameters
+        ----------
+        positions : mapping of str to int
+            First offset wanted of each stream.
+        timeout : float
+            To wait at most, seconds; `BLOCK_MS` at the very most.
+
+        Raises
+        ------
+        SequenceOverflowError
+            If an id does not fit into an offset.
+        """
+        try:
+            reply: list[Any] = await self._client.xread(  # type: ignore[assignment]
+                {stream: id_before(offset) for stream, offset in positions.items()},
+                count=_READ_COUNT,
+                block=min(int(timeout * 1000), BLOCK_MS),
+            )
+        except asyncio.CancelledError:
+            # The answer is still to come: the next command on this connection would take it for its own.
+            await self._client.connection_pool.disconnect()
+            raise
+        except Exception as error:
+            if not passes(error):
+                raise
+            if self._failures == 0:
+                logger.warning("waiting for the Redis server (reading): %s", error)
+            await asyncio.sleep(backoff_s(self._failures))
+            self._failures += 1
+            return {}
+        self._failures = 0
+        return {
+            stream.decode(): [Record(offset_of(entry_id), fields) for entry_id, fields in entries]
+            for stream, entries in reply
+            if entries
+        }
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+async def bounds(client: redis.Redis, streams: Sequence[str]) -> list[tuple[int, int]]:
+    """Return the offset of the oldest message of each stream, and the one after its newest.
+
+    The newest that is still there: a table is restored by reading up to it. Of an empty stream, both are
+    where the next message may come.
+    """
+    async with client.pipeline(transaction=False) as pipeline:
+        for stream in streams:
+            pipeline.xinfo_stream(stream)
+        replies = await pipeline.execute(raise_on_error=False)
+    found = []
+    for info in replies:
+        if isinstance(info, ResponseError) and "no such key" in str(info):
+            found.append((0, 0))
+        elif isinstance(info, Exception):
+            raise info
+        elif info["last-entry"] is None:
+            end = offset_after(info["last-generated-id"])
+            found.append((end, end))
+        else:
+            found.append((offset_of(info["first-entry"][0]), offset_of(info["last-entry"][0]) + 1))
+    return found

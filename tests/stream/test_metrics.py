@@ -1,0 +1,44 @@
+"""Metrics: nothing that names a person, and the stages of a window."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, generate_latest
+
+import ingest.metrics
+from stream import metrics
+
+# Few values each, known beforehand. A bed, a session or a patient is never a label: it would leak, and grow.
+ALLOWED = {"why", "outcome", "kind", "presence", "stage", "le", "model", "backend", "precision"}
+
+
+def test_no_label_names_a_bed_a_session_or_a_patient() -> None:
+    assert ingest.metrics.CHUNKS is not None
+    metrics.LEFT_OUT.labels("repeat").inc(0)
+    metrics.STAGE.labels("total").observe(0.01)
+    labels = {
+        label
+        for family in REGISTRY.collect()
+        if family.name.startswith("bedside")
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert labels <= ALLOWED
+    assert {"why", "stage"} <= labels
+
+
+def test_what_the_documentation_lists_is_there() -> None:
+    page = generate_latest().decode()
+    for name in (
+        "bedside_beds",
+        "bedside_chunks_total",
+        "bedside_gaps_total",
+        "bedside_dead_letters_total",
+        "bedside_windows_total",
+        "bedside_findings_total",
+        "bedside_stage_seconds",
+        "bedside_lag_seconds",
+        "bedside_model_info",
+        "bedside_ingest_beds",
+        "bedside_ingest_behind_seconds",
+    ):
+        assert f"# TYPE {name.removesuffix('_total')}" in page or f"# TYPE {name}" in page, name
