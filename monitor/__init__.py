@@ -1,0 +1,1 @@
+"""The live page: every bed at a glance, one bed in full."""

@@ -1,0 +1,214 @@
+"""The dashboard's server: Bokeh's, with one pump behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import ipaddress
+import json
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from bokeh.application import Application
+from bokeh.application.handlers.function import FunctionHandler
+from bokeh.document import Document
+from bokeh.server.server import BaseServer
+from bokeh.server.tornado import BokehTornado
+from bokeh.server.util import bind_sockets
+from bokeh.settings import settings
+from jinja2 import Environment, FileSystemLoader
+from redis.exceptions import RedisError
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler, StaticFileHandler
+
+from monitor.page import Bulletin, Page
+from monitor.pump import Pump
+from monitor.ward import Ward
+from stream.bus import Bus, BusUnavailableError
+from stream.clock import Clock, SystemClock
+from stream.topics import DEFAULT_PREFIX
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+_STATIC = _HERE / "static"
+# A tab that has lost its connection may come back within this; then its session is dropped.
+_SESSION_LIFETIME_MS = 15_000
+_SESSION_CHECK_MS = 2_000
+# A pump further behind than this is not healthy: what the pages show is no longer live.
+_LAG_MAX_S = 5.0
+
+
+class MonitorError(RuntimeError):
+    """The dashboard cannot run; the text says what, where and what to do, in one line."""
+
+
+class Monitor:
+    """Everything that one dashboard process holds.
+
+    Parameters
+    ----------
+    bus : Bus
+    clock : Clock
+    """
+
+    def __init__(self, bus: Bus, clock: Clock) -> None:
+        self.pump = Pump(bus, Ward(), clock)
+        self.pages: set[Page] = set()
+        self._bulletin = Bulletin(self.pump)
+        self._clock = clock
+        self._template = Environment(
+            loader=FileSystemLoader(_HERE / "templates"), autoescape=False
+        ).get_template("page.html")
+        # Part of the addresses of script and style: a browser never mixes those of two releases.
+        files = sorted(path for path in _STATIC.iterdir() if path.is_file())
+        self._version = hashlib.blake2b(
+            b"".join(path.read_bytes() for path in files), digest_size=6
+        ).hexdigest()
+
+    def open_page(self, document: Document) -> None:
+        """Fill the document of a new session."""
+        document.title = "Bedside"
+        document.template = self._template
+        document.template_variables["version"] = self._version
+        # The page tells of a lost connection itself.
+        document.config.notify_connection_status = False
+        context = document.session_context
+        arguments = context.request.arguments if context is not None and context.request is not None else {}
+        wanted = arguments.get("bed", [b""])[0].decode(errors="replace")
+        self.pages.add(
+            Page(document, self.pump, self._bulletin, self._clock, wanted, on_close=self.pages.discard)
+        )
+
+    def health(self) -> dict[str, object]:
+        """Return what ``/healthz`` answers."""
+        pump = self.pump
+        connected = pump.lost_since_ns is None
+        return {
+            "ok": connected and pump.lag_s <= _LAG_MAX_S,
+            "redis": "connected" if connected else "lost",
+            "pump_lag_s": round(pump.lag_s, 3),
+            "beds": len(pump.ward.beds),
+            "pages": len(self.pages),
+            "watched": len(pump.watched),
+            "malformed": pump.malformed,
+        }
+
+
+class _Health(RequestHandler):
+    def initialize(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    def get(self) -> None:
+        health = self._monitor.health()
+        self.set_status(200 if health["ok"] else 503)
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.finish(json.dumps(health))
+
+
+def serve(
+    redis_url: str,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    host: str = "127.0.0.1",
+    port: int = 5006,
+    on_ready: Callable[[str], None] | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Serve the live page until SIGINT or SIGTERM. Call it from the main thread.
+
+    Parameters
+    ----------
+    redis_url : str
+        Server of the streams.
+    prefix : str
+        Start of every key of the deployment.
+    host : str
+        A loopback address: this version has no login, so nobody else may connect.
+    port : int
+        0 for any free one.
+    on_ready : callable, optional
+        Called with the page's URL when it can be opened.
+    clock : Clock, optional
+
+    Raises
+    ------
+    MonitorError
+        If the address cannot be used or the Redis server cannot be reached.
+    """
+    asyncio.run(_serve(redis_url, prefix, host, port, on_ready, clock or SystemClock()))
+
+
+async def _serve(
+    redis_url: str, prefix: str, host: str, port: int, on_ready: Callable[[str], None] | None, clock: Clock
+) -> None:
+    sockets, port = _bind(host, port)
+    try:
+        bus = await Bus.connect(redis_url, prefix=prefix, clock=clock)
+    except (BusUnavailableError, RedisError) as error:
+        for listening in sockets:
+            listening.close()
+        raise MonitorError(f"{error}; start it, or give the URL of one that runs") from error
+    async with bus:
+        monitor = Monitor(bus, clock)
+        # Hospital networks have no internet: scripts come from this server whatever the environment says.
+        settings.resources = "server"
+        name = f"[{host}]" if ":" in host else host
+        tornado = BokehTornado(
+            {"/": Application(FunctionHandler(monitor.open_page))},
+            extra_websocket_origins=[f"{name}:{port}", f"localhost:{port}"],
+            extra_patterns=[
+                (r"/healthz", _Health, {"monitor": monitor}),
+                (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
+            ],
+            check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
+            unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,
+        )
+        http = HTTPServer(tornado)
+        http.add_sockets(sockets)
+        server = BaseServer(IOLoop.current(), tornado, http)
+        server.start()
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        pump = asyncio.create_task(monitor.pump.run())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            if on_ready is not None:
+                on_ready(f"http://{name}:{port}/")
+            await asyncio.wait((pump, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()
+        finally:
+            for task in (pump, stopped):
+                task.cancel()
+            await asyncio.gather(pump, stopped, return_exceptions=True)
+            server.stop(wait=False)
+            await http.close_all_connections()
+
+
+def _bind(host: str, port: int) -> tuple[list[socket.socket], int]:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise MonitorError(
+            f"address {host}: this version has no login, so the page is served to this machine only;"
+            " use 127.0.0.1, and an SSH tunnel from elsewhere"
+        )
+    try:
+        return bind_sockets(host, port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise MonitorError(
+                f"port {port} on {host} is in use: stop what runs there, or choose another port"
+            ) from error
+        raise MonitorError(f"cannot listen on {host} port {port}: {error.strerror}") from error
