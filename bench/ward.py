@@ -1,0 +1,153 @@
+"""A whole deployment on this machine: server, worker and live page as child processes.
+
+What `bedside demo`, the benchmarks and the acceptance tests start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from stream.bus import Bus
+from stream.children import spawn
+from stream.embedded import EmbeddedServer
+from stream.topics import DEFAULT_PREFIX
+from stream.worker import HEARTBEAT
+
+# Importing Faust, SciPy and ONNX Runtime takes two to four seconds on a busy machine, joining the group one.
+_READY_TIMEOUT_S = 60.0
+_POLL_S = 0.05
+# A worker finishes its batch and leaves the group, the page closes its sessions.
+_STOP_TIMEOUT_S = 15.0
+# Enough of a dead child's last words for its error line and the traceback before it.
+_LAST_WORDS = 2000
+
+
+class WardError(RuntimeError):
+    """A part of the deployment did not start or died; the text says which and its last words."""
+
+
+class Ward:
+    """Server, workers and live page, started in this order and stopped in the reverse one.
+
+    Parameters
+    ----------
+    directory : Path, optional
+        Of the embedded server's socket; default the user's own, where other commands find it.
+    worker_options : sequence of str
+        More options of ``bedside worker``.
+    page_port : int, optional
+        Port of the live page; none is started without it.
+
+    Examples
+    --------
+    >>> async def run():  # doctest: +SKIP
+    ...     with Ward() as ward:
+    ...         await ward.ready()
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        worker_options: tuple[str, ...] = (),
+        page_port: int | None = None,
+    ) -> None:
+        self.server = EmbeddedServer(directory)
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self._logs: dict[str, IO[bytes]] = {}
+        self._worker_options = worker_options
+        self._page_port = page_port
+
+    @property
+    def url(self) -> str:
+        """URL of the server."""
+        return self.server.url
+
+    def __enter__(self) -> Self:
+        self.server.start()
+        try:
+            self.start_worker("worker")
+            if self._page_port is not None:
+                self._start("page", "dashboard", "--port", str(self._page_port))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
+        """Start one more worker under a name of its own."""
+        return self._start(name, "worker", *self._worker_options)
+
+    def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+        command = [sys.executable, "-m", "bedside", arguments[0], "--redis", self.url, *arguments[1:]]
+        self._logs[name] = log
+        self.children[name] = spawn(command, stdout=log, stderr=log)
+        return self.children[name]
+
+    def check(self) -> None:
+        """Raise `WardError` if a child has died."""
+        for name, child in self.children.items():
+            if child.poll() is not None:
+                words = self.log(name).rpartition("\n")[2] or "without a word"
+                raise WardError(f"the {name} stopped with exit code {child.returncode}: {words}")
+
+    def log(self, name: str) -> str:
+        """Return the end of what a child has printed."""
+        log = self._logs[name]
+        log.seek(0)
+        return log.read().decode(errors="replace")[-_LAST_WORDS:].strip()
+
+    async def ready(self) -> None:
+        """Return when the first worker holds its partitions and the page, if there is one, answers.
+
+        Raises
+        ------
+        WardError
+            If a child dies or the time is up.
+        """
+        async with asyncio.timeout(_READY_TIMEOUT_S), await Bus.connect(self.url) as bus:
+            while not await bus.client.keys(f"{DEFAULT_PREFIX}{HEARTBEAT}*"):
+                self.check()
+                await asyncio.sleep(_POLL_S)
+            while self._page_port is not None and not await _answers(self._page_port):
+                self.check()
+                await asyncio.sleep(_POLL_S)
+
+    def stop(self) -> None:
+        """Stop everything; nothing is left behind."""
+        for child in self.children.values():
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in self.children.values():
+            try:
+                child.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        for log in self._logs.values():
+            log.close()
+        self.children.clear()
+        self._logs.clear()
+        self.server.stop()
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
