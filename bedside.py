@@ -18,14 +18,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from stream.console import fs_option, json_option, model_option, progress_bar, write_json
+from stream.console import (
+    RefusalError,
+    check_writable,
+    fs_option,
+    json_option,
+    model_option,
+    progress_bar,
+    write_json,
+    writing,
+)
 from stream.settings import Settings
 
 if TYPE_CHECKING:
     from ingest.source import Recording
     from models.session import Session
-    from stream.contract import AlarmEvent
+    from stream.contract import AlarmEvent, Finding
+    from stream.engine import Pending
     from stream.offline import Analysis
+    from stream.overlay import Overlay
+    from stream.verdict import Verdict
 
 __all__ = ["alarms", "analyze", "load_model", "main"]
 
@@ -162,7 +174,22 @@ def cli(verbose: bool) -> None:
 @model_option
 @fs_option
 @json_option
-def _analyze_command(path: str, model: str | None, fs: float | None, json_path: str | None) -> None:
+@click.option("--png", metavar="FILE", help="Draw leads, reconstruction and score as a picture.")
+@click.option("--html", metavar="FILE", help="Write a page of its own, to pan and zoom.")
+@click.option("--arrays", metavar="FILE", help="Write signal, reconstruction and errors as .npz.")
+@click.option(
+    "--annotations", metavar="EXT", help="Write alarms as WFDB annotations, RECORD.EXT in this folder."
+)
+def _analyze_command(
+    path: str,
+    model: str | None,
+    fs: float | None,
+    json_path: str | None,
+    png: str | None,
+    html: str | None,
+    arrays: str | None,
+    annotations: str | None,
+) -> None:
     """Analyse one recording with the pipeline that also runs live.
 
     PATH is a WFDB record (with or without extension), a .npy array or a DICOM waveform.
@@ -170,78 +197,80 @@ def _analyze_command(path: str, model: str | None, fs: float | None, json_path: 
     \b
     bedside analyze ptb-xl/records500/00000/00001_hr
     bedside analyze mitdb/207 --json -
+    bedside analyze mitdb/207 --png 207.png --html 207.html --arrays 207.npz --annotations bed
     bedside analyze ecg.npy --fs 500
     """
+    from ingest.annotations import annotation_path, write_annotations
     from ingest.recordings import open_recording
+    from stream.describe import described
+    from stream.overlay import Overlay, TooLongError, save_arrays
 
     recording = open_recording(path, fs=fs)
+    # What cannot be written is said before a long analysis, not after it.
+    for file in (json_path, png, html, arrays):
+        if file and file != "-":
+            check_writable(file)
+    if annotations is not None:
+        annotation_path(recording.name, annotations)
     session = load_model(model or Settings().model)
+    overlay = None
+    if png or html or arrays:
+        try:
+            overlay = Overlay(session.manifest, recording.leads, recording.fs, recording.duration_s or 0.0)
+        except TooLongError as error:
+            raise RefusalError(f"{recording.name}: {error}") from error
     with progress_bar(f"analysing {recording.name}", recording.duration_s) as done:
-        analysis = _analyse(recording, session, on_second=done)
+        analysis = _analyse(recording, session, on_second=done, overlay=overlay)
     if json_path:
         write_json(analysis.model_dump_json(), json_path)
     if json_path != "-":
-        click.echo(_described(analysis))
+        click.echo(described(analysis))
+    written = [str(write_annotations(analysis, annotations))] if annotations is not None else []
+    if overlay is not None:
+        traces = overlay.traces()
+        if arrays:
+            with writing(arrays):
+                save_arrays(arrays, traces, analysis, session.manifest)
+        if png:
+            from monitor.report import write_png
+
+            with writing(png):
+                write_png(png, analysis, traces)
+        if html:
+            from monitor.report_page import write_html
+
+            with writing(html):
+                write_html(html, analysis, traces)
+        written += [file for file in (png, html, arrays) if file]
+    if written:
+        # Standard output may be the JSON.
+        click.echo(f"  written: {', '.join(written)}", err=json_path == "-")
 
 
 def _analyse(
-    recording: Recording, session: Session, *, on_second: Callable[[float], None] | None = None
+    recording: Recording,
+    session: Session,
+    *,
+    on_second: Callable[[float], None] | None = None,
+    overlay: Overlay | None = None,
 ) -> Analysis:
     from ingest.chunks import chunks_of
     from stream.offline import analyse
 
+    def on_window(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
+        if overlay is not None:
+            overlay.add(pending, verdict, finding)
+        if on_second is not None:
+            on_second(finding.end / recording.fs)
+
+    # The session is named after the record, so that a second run names the same alarms.
+    chunks = chunks_of(recording, recording.name, recording.name)
     return analyse(
-        # The session is named after the record, so that a second run names the same alarms.
-        chunks_of(recording, recording.name, recording.name),
+        chunks if overlay is None else overlay.heard(chunks),
         session,
         record=recording.name,
-        on_window=(lambda _, __, finding: on_second(finding.end / recording.fs)) if on_second else None,
+        on_window=on_window,
     )
-
-
-def _described(analysis: Analysis) -> str:
-    lines = [
-        f"{analysis.record}: {_duration(analysis.duration_s)}, {analysis.fs:g} Hz, {' '.join(analysis.leads)}"
-    ]
-    if analysis.record_score is None:
-        why = ", ".join(f"{reason} ({count})" for reason, count in analysis.not_scored.items())
-        lines.append(f"  not scored: {why or 'shorter than one window of the model'}")
-    else:
-        verdict = "unusual" if analysis.anomalous else "as normals are"
-        over = sum(window.anomalous for window in analysis.windows)
-        lines.append(
-            f"  {verdict}: score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f}"
-            f" (95 % of normals are below; model {analysis.model})"
-        )
-        lines.append(
-            f"  {over} of {len(analysis.windows)} windows over the alarm threshold"
-            f" {analysis.window_threshold:.2f}"
-        )
-        skipped = ", ".join(f"{count} {reason}" for reason, count in analysis.not_scored.items())
-        if skipped:
-            lines.append(f"  windows not scored: {skipped}")
-        leads: dict[str, list[float]] = {}
-        for window in analysis.windows:
-            for lead, score in window.lead_scores.items():
-                leads.setdefault(lead, []).append(score)
-        ranked = sorted(((sum(s) / len(s), lead) for lead, s in leads.items()), reverse=True)
-        lines.append("  by lead: " + "  ".join(f"{lead} {score:+.1f}" for score, lead in ranked))
-    for alarm in analysis.alarms:
-        end = f"to {_duration(alarm.end_s)}" if alarm.end_s is not None else "and lasts"
-        lines.append(
-            f"  alarm, {alarm.priority} priority: {alarm.message}, from {_duration(alarm.onset_s)} {end}"
-        )
-    if not analysis.alarms:
-        lines.append("  no alarm")
-    return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _known_errors() -> tuple[type[Exception], ...]:
@@ -249,7 +278,6 @@ def _known_errors() -> tuple[type[Exception], ...]:
     from ingest.source import IngestError
     from models.bundle import BundleError
     from stream.bus import BusUnavailableError
-    from stream.console import RefusalError
     from stream.embedded import EmbeddedServerError
     from stream.settings import BrokerError
 

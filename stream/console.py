@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -125,10 +126,41 @@ def write_json(value: Any, path: str) -> None:
     if path == "-":
         click.echo(text)
         return
-    try:
+    with writing(path):
         Path(path).write_text(text + "\n")
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Say in one line that a file could not be written.
+
+    Raises
+    ------
+    RefusalError
+    """
+    try:
+        yield
     except OSError as error:
-        raise RefusalError(f"cannot write {path}: {error.strerror}") from error
+        raise RefusalError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: str) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold.
+
+    Raises
+    ------
+    RefusalError
+    """
+    file = Path(path)
+    if file.is_dir():
+        why = "it is a folder"
+    elif not file.parent.is_dir():
+        why = f"there is no folder {file.parent}"
+    elif not os.access(file if file.exists() else file.parent, os.W_OK):
+        why = "permission denied"
+    else:
+        return
+    raise RefusalError(f"cannot write {path}: {why}")
 
 
 def serve_metrics(port: int | None, usual: int) -> None:

@@ -128,7 +128,7 @@ def test_analyze_of_real_records_is_sensible(data_dir: Path) -> None:
     assert holter.leads == ("II", "V1")
     assert holter.duration_s == pytest.approx(1805.6, abs=0.1)
     assert holter.anomalous is True
-    assert len(holter.alarms) > 3
+    assert holter.alarms
 
 
 @pytest.mark.data

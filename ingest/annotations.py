@@ -1,0 +1,134 @@
+"""An analysis as a WFDB annotation file, beside the reference annotations of a record."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from pathlib import Path
+
+import numpy as np
+import wfdb
+
+from ingest.source import IngestError
+from stream.describe import duration, verdict
+from stream.offline import Analysis
+from stream.stretches import over_threshold
+
+_OURS = "bedside "
+# Files of these names are parts of records.
+_TAKEN = ("hea", "dat", "mat", "npy", "dcm", "flac")
+# The length of an annotation's text is one byte.
+_TEXT_MAX = 255
+# A comment: an annotation that names no beat.
+_COMMENT = '"'
+# Comments at sample 0 are where WFDB keeps a file's definitions: readers take them out.
+_FIRST = 1
+
+
+def annotation_path(record: str, extension: str, folder: str | Path = ".") -> Path:
+    """Return where the annotations of a record go, having made sure that nothing else is there.
+
+    Parameters
+    ----------
+    record : str
+        Its name; characters that a WFDB record name must not have become ``_``.
+    extension : str
+        Name of the annotator: letters.
+    folder : str or pathlib.Path
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    IngestError
+        If the extension is not possible, the folder does not exist, or a file of this name was not
+        written by `write_annotations`: reference annotations are not overwritten.
+    """
+    if not re.fullmatch("[a-zA-Z]+", extension):
+        raise IngestError(f"annotations {extension!r}", "an extension is made of letters only, such as 'bed'")
+    if extension.lower() in _TAKEN:
+        raise IngestError(f"annotations {extension!r}", "the extension of a signal file; take another")
+    path = Path(folder) / f"{re.sub(r'[^-A-Za-z0-9_]', '_', record)}.{extension}"
+    if not path.parent.is_dir():
+        raise IngestError(path, "there is no such folder")
+    if path.exists() and not _is_ours(path):
+        raise IngestError(path, "exists and was not written by bedside; take another extension")
+    return path
+
+
+def write_annotations(analysis: Analysis, extension: str, folder: str | Path = ".") -> Path:
+    """Write comments at the beginnings and ends of alarms and of stretches over the alarm threshold.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    extension : str
+        Name of the annotator: letters.
+    folder : str or pathlib.Path
+        Where ``<record name>.<extension>`` is written.
+
+    Returns
+    -------
+    pathlib.Path
+        The file. Its samples count at the source's rate, from the first sample of the recording. The
+        first comment is the verdict on the whole; it and all that begins with the recording is at sample 1,
+        because readers take out comments at sample 0.
+
+    Raises
+    ------
+    IngestError
+        As `annotation_path`, and if the file cannot be written.
+    """
+    path = annotation_path(analysis.record, extension, folder)
+    # A stable sort: at the same time, in the order in which they are said here.
+    notes = sorted(_notes(analysis), key=lambda note: note[0])
+    try:
+        wfdb.wrann(
+            path.stem,
+            extension,
+            sample=np.array([max(_FIRST, round(seconds * analysis.fs)) for seconds, _ in notes]),
+            symbol=[_COMMENT] * len(notes),
+            aux_note=[_plain(text) for _, text in notes],
+            fs=analysis.fs,
+            write_dir=str(path.parent),
+        )
+    except OSError as error:
+        raise IngestError(path, f"cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _notes(analysis: Analysis) -> list[tuple[float, str]]:
+    score = "" if analysis.record_score is None else f", score {analysis.record_score:.2f}"
+    head = f"{_OURS}{analysis.model}: {verdict(analysis)}{score}, threshold {analysis.threshold:.2f}"
+    notes = [(0.0, head)]
+    limit = f"alarm threshold {analysis.window_threshold:.2f}"
+    over = [window for window in analysis.windows if window.anomalous]
+    starts = [window.start_s for window in over]
+    for stretch in over_threshold(analysis):
+        inside = over[bisect_left(starts, stretch.start_s) : bisect_left(starts, stretch.end_s)]
+        highest = max(window.score for window in inside)
+        length = duration(stretch.end_s - stretch.start_s)
+        notes += [
+            (stretch.start_s, f"(over {limit} for {length}, highest score {highest:.2f}"),
+            (stretch.end_s, f"over) {limit}"),
+        ]
+    for alarm in analysis.alarms:
+        notes.append((alarm.onset_s, f"(alarm {alarm.alarm}, {alarm.priority} priority: {alarm.message}"))
+        if alarm.end_s is not None:
+            notes.append((alarm.end_s, f"alarm) {alarm.alarm}"))
+    return notes
+
+
+def _plain(text: str) -> str:
+    # One byte a character, and none that would break a line.
+    return " ".join(text.split()).encode("ascii", "replace").decode()[:_TEXT_MAX]
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        notes = wfdb.rdann(str(path.with_suffix("")), path.suffix[1:]).aux_note
+    except (OSError, ValueError, LookupError):
+        return False
+    return bool(notes) and notes[0].startswith(_OURS)

@@ -1,0 +1,338 @@
+"""The picture of an analysis: ECG paper, what the model expected in red, and the score.
+
+It draws what it is given and computes no verdict. Sizes are in millimetres of paper throughout, so that a
+print at the picture's resolution has the usual 25 mm/s and 10 mm/mV.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from monitor.strips import (
+    EXPECTED,
+    INK,
+    MAJOR,
+    MINOR,
+    NO_PRIORITY,
+    OVER,
+    PAPER,
+    PRIORITY,
+    RULE,
+    SCORE,
+    SLATE,
+    Paper,
+    lay_out,
+)
+from stream.describe import duration, verdict, why_not_scored
+from stream.offline import Analysis
+from stream.overlay import Traces
+from stream.stretches import Stretch, most_anomalous, not_scored, over_threshold
+
+DISCLAIMER = "Research software. Not a medical device."
+
+# 6 pixels a millimetre: the finest line of the paper is one pixel wide.
+_DPI = 152.4
+_MM_PER_INCH = 25.4
+# A longer recording would be an unreadably wide picture: its score is shown as a whole, its leads in part.
+_WHOLE_S = 30.0
+EXCERPT_S = 10.0
+# Paper speeds, mm/s: the usual one, and the usual slower one so that half a minute is no wider than a screen.
+_SPEEDS = (25.0, 12.5)
+_WIDE_MM = 375.0
+# Millimetres around and between the parts.
+_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 14.0, 13.0, 23.0, 9.0, 13.0
+# The times below a score's axis, and the line with its title above.
+_TIMES_MM, _CAPTION_MM = 5.0, 6.0
+_SCORE_MM, _OVERVIEW_MM = 34.0, 44.0
+# Paper to the left of the recording, for the calibration pulse: 1 mV high, one large square wide.
+_PULSE_MM = 10.0
+# A title wider than this does not fit beside the disclaimer.
+_LEAST_PAPER_MM = 200.0
+# With more windows than this, bars that show each one's extent are a thicket; and so are points.
+_BARS, _POINTS = 12, 60
+# Two hops of the usual model.
+_TOLD_S = 1.0
+
+
+def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
+    """Draw an analysis.
+
+    A recording of up to 30 s is drawn whole, above the score of its windows. Of a longer one, the score is
+    drawn over the whole recording, and the leads in the 10 s whose windows score highest.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Written as PNG, whatever its extension.
+    analysis : Analysis
+    traces : Traces
+        Of the same recording.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    long = analysis.duration_s > _WHOLE_S
+    if long:
+        part, mean = most_anomalous(analysis, EXCERPT_S)
+        heading = _excerpt_heading(part, mean)
+    else:
+        part, heading = Stretch(0.0, analysis.duration_s), ""
+    speed = next((s for s in _SPEEDS if s * (part.end_s - part.start_s) <= _WIDE_MM), _SPEEDS[-1])
+    points = slice(*np.searchsorted(traces.t_s, part).tolist())
+    paper = lay_out(traces, points)
+    width = max(speed * (part.end_s - part.start_s) + _PULSE_MM, _LEAST_PAPER_MM)
+    score_mm = _OVERVIEW_MM if long else _SCORE_MM
+    below = _CAPTION_MM if long else _TIMES_MM
+    page = _Page(width, _TITLE + paper.height + _GAP + score_mm + below + _BOTTOM)
+    _write_title(page, analysis)
+    if long:
+        top = _TITLE + _CAPTION_MM
+        _draw_score(page.axes(top, score_mm), analysis, Stretch(0.0, analysis.duration_s), part)
+        top += score_mm + _GAP
+        page.text(0, top - 2.0, heading, size=9.5, weight="bold")
+        _draw_paper(page.axes(top, paper.height), paper, traces, points, analysis, part, speed, width)
+    else:
+        _draw_paper(page.axes(_TITLE, paper.height), paper, traces, points, analysis, part, speed, width)
+        # The score's axis goes on below the paper's: the same second at the same place.
+        axes = page.axes(_TITLE + paper.height + _GAP, score_mm)
+        shown = Stretch(part.start_s - _PULSE_MM / speed, part.start_s + (width - _PULSE_MM) / speed)
+        _draw_score(axes, analysis, shown, None)
+    page.text(
+        0,
+        page.height - 3.5,
+        f"Black: the signal as the model was given it ({traces.fs:g} Hz, 0.5–40 Hz)."
+        " Red: what the model expected."
+        f" Shaded: windows over the alarm threshold.  {speed:g} mm/s, {paper.size:g} mm/mV.",
+        size=7.5,
+        color=SLATE,
+    )
+    page.figure.savefig(path, format="png", dpi=_DPI)
+
+
+class _Page:
+    # A figure whose parts are placed in millimetres from its upper left corner, within the side margins.
+
+    def __init__(self, width: float, height: float) -> None:
+        self.width, self.height = width, height
+        self._total = _LEFT + width + _RIGHT
+        # Not pyplot: no global state, no display.
+        self.figure = Figure(figsize=(self._total / _MM_PER_INCH, height / _MM_PER_INCH), facecolor="white")
+
+    def axes(self, top: float, height: float) -> Axes:
+        bottom = 1 - (top + height) / self.height
+        return self.figure.add_axes(
+            (_LEFT / self._total, bottom, self.width / self._total, height / self.height)
+        )
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float,
+        color: str = INK,
+        weight: str = "normal",
+        right: bool = False,
+    ) -> None:
+        place = (_LEFT + (self.width if right else x)) / self._total
+        align = "right" if right else "left"
+        self.figure.text(
+            place, 1 - y / self.height, text, size=size, color=color, weight=weight, ha=align, va="baseline"
+        )
+
+
+def _write_title(page: _Page, analysis: Analysis) -> None:
+    colour = OVER if analysis.anomalous else INK
+    page.text(0, 8.0, f"{_short(analysis.record)}: {verdict(analysis)}", size=15, weight="bold", color=colour)
+    page.text(0, 13.5, score_line(analysis), size=9.5)
+    page.text(
+        0,
+        18.5,
+        f"model {_short(analysis.model)} · {duration(analysis.duration_s)}, {analysis.fs:g} Hz, "
+        f"{len(analysis.leads)} leads",
+        size=9.5,
+        color=SLATE,
+    )
+    page.text(0, 8.0, DISCLAIMER, size=9.5, weight="bold", color=SLATE, right=True)
+
+
+def score_line(analysis: Analysis) -> str:
+    """Return score, thresholds and number of alarms as one line."""
+    if analysis.record_score is None:
+        return f"no window was scored: {why_not_scored(analysis)}"
+    over = sum(window.anomalous for window in analysis.windows)
+    alarms = len(analysis.alarms)
+    return (
+        f"score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f} (95 % of normals are below)"
+        f" · {over} of {len(analysis.windows)} windows over the alarm threshold"
+        f" {analysis.window_threshold:.2f} · "
+        f"{'no alarm' if not alarms else '1 alarm' if alarms == 1 else f'{alarms} alarms'}"
+    )
+
+
+def _excerpt_heading(part: Stretch, mean: float | None) -> str:
+    span = f"{duration(part.start_s)} to {duration(part.end_s)}"
+    if mean is None:
+        return f"The first {EXCERPT_S:g} s ({span})"
+    return f"The most anomalous {EXCERPT_S:g} s: {span}, mean score {mean:.2f}"
+
+
+def _short(name: str) -> str:
+    # A model may be named by a long path; its end tells more.
+    return name if len(name) <= 40 else f"…{name[-39:]}"
+
+
+# ---- ECG paper -------------------------------------------------------------------------------------------
+
+
+def _draw_paper(
+    axes: Axes,
+    paper: Paper,
+    traces: Traces,
+    points: slice,
+    analysis: Analysis,
+    part: Stretch,
+    speed: float,
+    width: float,
+) -> None:
+    # In millimetres both ways; the recording begins after the calibration pulse.
+    axes.set(xlim=(0, width), ylim=(0, paper.height), facecolor=PAPER, xticks=[], yticks=[])
+    for colour, step, line in ((MINOR, 1.0, 0.5), (MAJOR, 5.0, 0.8)):
+        axes.vlines(np.arange(0, width + 0.1, step), 0, paper.height, colors=colour, lw=line, zorder=0.5)
+        axes.hlines(np.arange(0, paper.height + 0.1, step), 0, width, colors=colour, lw=line, zorder=0.5)
+    for spine in axes.spines.values():
+        spine.set_color(MAJOR)
+
+    def place(seconds: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
+        return _PULSE_MM + speed * (np.asarray(seconds) - part.start_s)
+
+    for start, end in over_threshold(analysis):
+        if start < part.end_s and end > part.start_s:
+            left, right = place(max(start, part.start_s)), place(min(end, part.end_s))
+            axes.axvspan(float(left), float(right), color=OVER, alpha=0.055, lw=0, zorder=0.4)
+    x = place(traces.t_s[points])
+    for strip in paper.strips:
+        signal = paper.heights(strip, traces.signal[strip.row, points])
+        expected = paper.heights(strip, traces.reconstruction[strip.row, points])
+        # Where the two part is what the score is made of.
+        axes.fill_between(x, signal, expected, color=EXPECTED, alpha=0.22, lw=0, zorder=2)
+        axes.plot(x, expected, color=EXPECTED, lw=0.9, zorder=3, solid_joinstyle="round")
+        axes.plot(x, signal, color=INK, lw=0.9, zorder=4, solid_joinstyle="round")
+        pulse = strip.baseline + np.array([0, 0, 1, 1, 0, 0]) * paper.size
+        axes.plot([1, 2, 2, 7, 7, 8], pulse, color=INK, lw=0.9, zorder=4)
+        axes.text(
+            _PULSE_MM + 0.8,
+            strip.baseline + 2.2,
+            strip.lead,
+            size=9,
+            weight="bold",
+            color=INK,
+            zorder=5,
+            bbox={"facecolor": PAPER, "alpha": 0.75, "pad": 0.8, "lw": 0},
+        )
+    if not paper.strips:
+        axes.text(width / 2, paper.height / 2, "no lead that the model knows", ha="center", color=SLATE)
+
+
+# ---- the score -------------------------------------------------------------------------------------------
+
+
+def _draw_score(axes: Axes, analysis: Analysis, shown: Stretch, excerpt: Stretch | None) -> None:
+    windows = analysis.windows
+    middle = np.array([(window.start_s + window.end_s) / 2 for window in windows])
+    score = np.array([window.score for window in windows])
+    threshold = analysis.window_threshold
+    low = min(score.min(initial=0.0), 0.0)
+    high = max(score.max(initial=0.0), threshold)
+    room = 0.08 * (high - low)
+    # The alarms stand above the highest score.
+    top = high + (4.0 if analysis.alarms else 1.5) * room
+    axes.set(xlim=shown, ylim=(low - room, top), facecolor="white")
+    # The rest behind the last window is part of every recording, and no news.
+    unscored = [stretch for stretch in not_scored(analysis) if stretch.end_s - stretch.start_s >= _TOLD_S]
+    for start, end in unscored:
+        axes.axvspan(start, end, facecolor="#e9edf1", edgecolor="#b4bec9", hatch="///", lw=0, zorder=0.5)
+    axes.axhline(threshold, color=SLATE, lw=1.1, ls=(0, (5, 3)), zorder=2)
+    axes.text(
+        1.005, threshold, f"{threshold:.2f}", transform=axes.get_yaxis_transform(), size=8.5, va="center"
+    )
+    if len(windows) <= _BARS:
+        for window in windows:
+            colour = OVER if window.anomalous else SCORE
+            axes.plot([window.start_s, window.end_s], [window.score] * 2, color=colour, lw=1.0, alpha=0.35)
+    x, y = with_breaks(middle, score)
+    axes.fill_between(x, y, threshold, where=y > threshold, color=OVER, alpha=0.25, lw=0, interpolate=True)
+    few = len(windows) <= _POINTS
+    for colour, drawn in ((SCORE, y), (OVER, np.where(y > threshold, y, np.nan))):
+        axes.plot(x, drawn, color=colour, lw=1.3 if few else 0.9, marker="." if few else None, ms=7, zorder=3)
+    for alarm in analysis.alarms:
+        end = alarm.end_s if alarm.end_s is not None else analysis.duration_s
+        colour = PRIORITY.get(alarm.priority, NO_PRIORITY)
+        axes.fill_between(
+            [alarm.onset_s, end], top - 1.7 * room, top - 0.5 * room, color=colour, lw=0, zorder=4
+        )
+        axes.vlines(alarm.onset_s, top - 1.7 * room, top - 0.5 * room, color=INK, lw=1.0, zorder=5)
+    if excerpt is not None:
+        axes.axvspan(*excerpt, facecolor="none", edgecolor=INK, lw=1.2, zorder=6)
+        early = sum(excerpt) < shown.end_s
+        axes.annotate(
+            "leads below",
+            (excerpt.end_s if early else excerpt.start_s, low - room),
+            xytext=(5 if early else -5, 4),
+            textcoords="offset points",
+            ha="left" if early else "right",
+            size=8,
+            zorder=7,
+        )
+    seconds = windows[0].end_s - windows[0].start_s if windows else None
+    title = "Score" if seconds is None else f"Score of each {seconds:g} s window, at its middle"
+    marks = ["dashed: alarm threshold"]
+    if analysis.alarms:
+        marks.append("bars above: alarms, by priority")
+    if unscored:
+        marks.append("hatched: not scored")
+    axes.set_title(f"{title}  ({', '.join(marks)})", size=8.5, color=INK, loc="left", pad=4)
+    axes.grid(axis="y", color="#eceff3", zorder=0)
+    axes.xaxis.set_major_locator(_time_locator(analysis.duration_s))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _clock(value, analysis.duration_s)))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.tick_params(labelsize=8, color=RULE, labelcolor=SLATE)
+    for spine in axes.spines.values():
+        spine.set_color(RULE)
+
+
+def with_breaks(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return a line's points with NaN between neighbours that are farther apart than usual.
+
+    No line is drawn over windows that were not scored.
+    """
+    if len(x) < 3:
+        return x, y
+    step = np.diff(x)
+    gaps = np.flatnonzero(step > 1.5 * np.median(step)) + 1
+    return np.insert(x, gaps, x[gaps - 1]), np.insert(y, gaps, np.nan)
+
+
+def _time_locator(duration_s: float) -> MaxNLocator:
+    # Steps that people count time in: seconds by 1, 2, 5, 10; minutes and hours by 1, 2, 3, 6, 12.
+    steps = [1, 2, 5, 10] if duration_s <= 60 else [1.2, 1.8, 3, 3.6, 6, 7.2, 10]
+    return MaxNLocator(12, steps=steps)
+
+
+def _clock(seconds: float, duration_s: float) -> str:
+    if duration_s <= 60:
+        return f"{seconds:g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,123 @@
+"""Where the leads of a report lie on ECG paper: one row each, as high as its signal needs, in millimetres."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.overlay import Traces
+
+# The live page's paper and ink (monitor.figures): a report looks like what was seen on the ward.
+PAPER, MINOR, MAJOR = "#fffcf7", "#f9e6dd", "#f0c4b4"
+INK, EXPECTED = "#10151c", "#e0301e"
+SLATE, RULE = "#5b6673", "#c9d0d8"
+OVER, SCORE = "#d7191c", "#1f4e79"
+# Low, medium and high priority as in IEC 60601-1-8; `none` has no colour there.
+PRIORITY = {"high": "#c8001e", "medium": "#ffcf00", "low": "#1cc3e3"}
+NO_PRIORITY = "#b4bec9"
+
+# Usual size first; halved until all rows fit a page.
+_SIZES_MM = (10.0, 5.0, 2.5)
+_PAGE_MM = 250.0
+# A spike of a loose electrode decides no row's height: 0.2 % of the points lie beyond each end. A QRS
+# complex is 2 % and more of its beat.
+_PERCENTILES = (0.2, 99.8)
+# Around a lead's signal, so that rows do not touch; and a flat lead needs a row too.
+_AIR_MM = 3.0
+_LOWEST_MM = 5.0
+_HIGHEST_MM = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One lead's row.
+
+    Attributes
+    ----------
+    lead : str
+    row : int
+        In the arrays of `Traces`.
+    baseline : float
+        Height of 0 mV above the paper's lower edge, mm; on a line of the grid.
+    top : float
+        Upper edge of the row, mm.
+    """
+
+    lead: str
+    row: int
+    baseline: float
+    top: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """All rows.
+
+    Attributes
+    ----------
+    height : float
+        Millimetres.
+    size : float
+        Millimetres a millivolt.
+    strips : tuple of Strip
+        From the top.
+    """
+
+    height: float
+    size: float
+    strips: tuple[Strip, ...]
+
+    def heights(self, strip: Strip, millivolts: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return where values of a lead lie on the paper, mm; what leaves the paper ends at its edge."""
+        placed: npt.NDArray[np.float32] = np.clip(
+            strip.baseline + self.size * millivolts, 0.0, self.height, dtype=np.float32
+        )
+        return placed
+
+
+def lay_out(traces: Traces, part: slice) -> Paper:
+    """Give each lead a row that holds its signal and its reconstruction in a part of the recording.
+
+    Parameters
+    ----------
+    traces : Traces
+    part : slice
+        Of the points.
+
+    Returns
+    -------
+    Paper
+        At the largest of the usual sizes (10, 5, 2.5 mm/mV) at which all rows fit a page.
+    """
+    extents = [
+        _extent(np.concatenate([signal, expected]))
+        for signal, expected in zip(traces.signal[:, part], traces.reconstruction[:, part], strict=True)
+    ]
+    for size in _SIZES_MM:
+        rows = [
+            (
+                min(max(-size * low + _AIR_MM, _LOWEST_MM), _HIGHEST_MM),
+                # The calibration pulse stands free in its row.
+                min(max(size * high + _AIR_MM, size + 1.5), _HIGHEST_MM),
+            )
+            for low, high in extents
+        ]
+        total = sum(below + above for below, above in rows)
+        if total <= _PAGE_MM:
+            break
+    strips, top = [], float(np.ceil(total / 5.0 + 0.5) * 5.0)
+    height = top
+    for row, (below, above) in enumerate(rows):
+        strips.append(Strip(traces.leads[row], row, float(round(top - above)), top))
+        top -= below + above
+    return Paper(height, size, tuple(strips))
+
+
+def _extent(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return 0.0, 0.0
+    low, high = np.percentile(finite, _PERCENTILES)
+    return float(min(low, 0.0)), float(max(high, 0.0))

@@ -1,0 +1,73 @@
+"""What an analysis says, in words: the same on the terminal, in pictures and in annotations."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stream.offline import Analysis
+
+
+def duration(seconds: float) -> str:
+    """Return a time or a length as people write it: ``9.5 s``, ``1:05``, ``2:00:00``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def verdict(analysis: Analysis) -> str:
+    """Return the verdict on the whole recording in a few words."""
+    if analysis.anomalous is None:
+        return "not scored"
+    return "unusual" if analysis.anomalous else "as normals are"
+
+
+def why_not_scored(analysis: Analysis) -> str:
+    """Return why windows could not be scored, with their numbers; of a recording without any, why."""
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in analysis.not_scored.items())
+    if not reasons and analysis.record_score is None:
+        return "shorter than one window of the model"
+    return reasons
+
+
+def lead_means(analysis: Analysis) -> list[tuple[str, float]]:
+    """Return each lead's mean score over the windows that it took part in, the highest first."""
+    scores: dict[str, list[float]] = {}
+    for window in analysis.windows:
+        for lead, score in window.lead_scores.items():
+            scores.setdefault(lead, []).append(score)
+    means = [(lead, float(np.mean(values))) for lead, values in scores.items()]
+    return sorted(means, key=lambda item: item[1], reverse=True)
+
+
+def described(analysis: Analysis) -> str:
+    """Return the analysis as lines for a terminal."""
+    lines = [
+        f"{analysis.record}: {duration(analysis.duration_s)}, {analysis.fs:g} Hz, {' '.join(analysis.leads)}"
+    ]
+    if analysis.record_score is None:
+        lines.append(f"  not scored: {why_not_scored(analysis)}")
+    else:
+        over = sum(window.anomalous for window in analysis.windows)
+        lines.append(
+            f"  {verdict(analysis)}: score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f}"
+            f" (95 % of normals are below; model {analysis.model})"
+        )
+        lines.append(
+            f"  {over} of {len(analysis.windows)} windows over the alarm threshold"
+            f" {analysis.window_threshold:.2f}"
+        )
+        if skipped := why_not_scored(analysis):
+            lines.append(f"  windows not scored: {skipped}")
+        lines.append(
+            "  by lead: " + "  ".join(f"{lead} {score:+.1f}" for lead, score in lead_means(analysis))
+        )
+    for alarm in analysis.alarms:
+        end = f"to {duration(alarm.end_s)}" if alarm.end_s is not None else "and lasts"
+        lines.append(
+            f"  alarm, {alarm.priority} priority: {alarm.message}, from {duration(alarm.onset_s)} {end}"
+        )
+    if not analysis.alarms:
+        lines.append("  no alarm")
+    return "\n".join(lines)

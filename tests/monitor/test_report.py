@@ -1,0 +1,229 @@
+"""Pictures and pages of an analysis: they hold what they should, and need nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from monitor.report import write_png
+from monitor.report_figures import thinned
+from monitor.report_page import write_html
+from monitor.strips import lay_out
+from stream.offline import AlarmResult, Analysis, WindowResult
+from stream.overlay import Traces
+from stream.stretches import Stretch
+
+FS = 100.0
+
+
+def traces(seconds: float, leads: tuple[str, ...] = ("II", "V1"), scale: float = 1.0) -> Traces:
+    t = np.arange(round(seconds * FS)) / FS
+    beat = np.exp(-((((t % 0.8) - 0.4) / 0.02) ** 2)).astype(np.float32) * np.float32(scale)
+    signal = np.stack([beat * (1 if row % 2 else -1) for row in range(len(leads))]) if leads else beat[:0]
+    signal = signal.reshape(len(leads), len(t))
+    expected = (signal * np.float32(0.5)).astype(np.float32)
+    signal[:, len(t) // 2 : len(t) // 2 + 30] = np.nan
+    error = np.abs(signal - expected)
+    return Traces(leads, FS, t - 0.0105, signal, expected, error, error**2)
+
+
+def analysis(
+    seconds: float, *, alarms: int = 1, record: str = "100", lasts: bool = False, scored: bool = True
+) -> Analysis:
+    starts = np.arange(0, seconds - 8 + 1e-9, 0.5) if scored else []
+    windows = [
+        WindowResult(
+            start_s=at,
+            end_s=at + 8,
+            score=4.0 if seconds / 3 < at < seconds / 2 else 0.5,
+            anomalous=bool(seconds / 3 < at < seconds / 2),
+            lead_scores={"II": 4.0, "V1": -0.5},
+        )
+        for at in starts
+    ]
+    return Analysis(
+        record=record,
+        model="cae",
+        fs=360.0,
+        leads=("II", "V1"),
+        duration_s=seconds,
+        record_score=float(np.mean([window.score for window in windows])) if windows else None,
+        threshold=1.0,
+        window_threshold=2.0,
+        anomalous=True if windows else None,
+        windows=windows,
+        not_scored={} if windows else {"gap": 5},
+        alarms=[
+            AlarmResult(
+                alarm=f"id-{number}",
+                kind="physiological",
+                code="ECG_ANOMALY",
+                priority="medium",
+                message="unusual ECG",
+                onset_s=seconds / 3 + number,
+                raised_s=seconds / 3 + number + 8,
+                end_s=None if lasts else seconds / 2 + number,
+                score=4.0,
+            )
+            for number in range(alarms)
+        ],
+    )
+
+
+# ---- pictures --------------------------------------------------------------------------------------------
+
+TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+def red_pixels(picture: np.ndarray) -> int:
+    return int(((picture[..., 0] > 0.8) & (picture[..., 1] < 0.3) & (picture[..., 2] < 0.3)).sum())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "leads", "width_mm"),
+    [
+        (10.0, TWELVE, 10 + 250),
+        (10.0, ("II",), 10 + 250),
+        # Half the paper speed.
+        (28.0, ("II", "V1"), 10 + 350),
+        # The leads of ten seconds.
+        (600.0, ("II", "V1"), 10 + 250),
+    ],
+)
+def test_a_picture_has_the_papers_size_and_is_drawn(
+    tmp_path: Path, seconds: float, leads: tuple[str, ...], width_mm: float
+) -> None:
+    file = tmp_path / "picture"
+    write_png(file, analysis(seconds), traces(seconds, leads))
+    picture = matplotlib.image.imread(file, format="png")
+    assert picture.shape[1] == pytest.approx(6 * (width_mm + 27), abs=2)
+    assert 300 < picture.shape[0] < 2600
+    # Ink, and the reconstruction's red.
+    assert (picture[..., :3].sum(axis=2) < 0.4).mean() > 0.003
+    assert red_pixels(picture) > 500
+
+
+@pytest.mark.parametrize("lasts", [True, False])
+def test_a_recording_that_was_not_scored_is_drawn_all_the_same(tmp_path: Path, lasts: bool) -> None:
+    for seconds in (3.0, 200.0):
+        write_png(tmp_path / "x.png", analysis(seconds, scored=False, lasts=lasts), traces(seconds))
+        assert (tmp_path / "x.png").stat().st_size > 10_000
+
+
+def test_a_recording_without_a_known_lead_is_drawn(tmp_path: Path) -> None:
+    nothing = traces(20.0, ())
+    write_png(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), nothing)
+    write_html(tmp_path / "x.html", analysis(20.0, scored=False, alarms=0), nothing)
+
+
+def test_rows_hold_their_signal_and_do_not_touch() -> None:
+    for scale, size in ((0.8, 10.0), (2.0, 5.0), (6.0, 2.5)):
+        drawn = traces(10.0, TWELVE, scale)
+        paper = lay_out(drawn, slice(None))
+        assert paper.size == size
+        assert [strip.lead for strip in paper.strips] == list(TWELVE)
+        low = paper.height
+        for strip in paper.strips:
+            heights = paper.heights(strip, drawn.signal[strip.row])
+            assert np.nanmax(heights) <= low + 1.5
+            low = min(low, float(np.nanmin(heights)))
+            assert strip.baseline == round(strip.baseline)
+        assert low > 0
+
+
+# ---- pages -----------------------------------------------------------------------------------------------
+
+
+def test_a_page_needs_nothing_from_outside_and_holds_the_numbers(tmp_path: Path) -> None:
+    found = analysis(60.0, alarms=2)
+    write_html(tmp_path / "x.html", found, traces(60.0))
+    page = (tmp_path / "x.html").read_text()
+    assert (
+        re.findall(
+            r"""(?:src|href)\s*=\s*["'](?!data:)[^"']+""",
+            re.sub(r"<script.*?</script>", "", page, flags=re.S),
+        )
+        == []
+    )
+    assert re.findall(r"<script[^>]*\ssrc", page) == []
+    assert "default-src 'none'" in page
+    assert "cdn.bokeh.org" not in re.sub(
+        r"<script type=\"text/javascript\">.*?</script>", "", page, flags=re.S
+    )
+    (text,) = re.findall(r'<script type="application/json" id="analysis">(.*?)</script>', page)
+    assert json.loads(text) == json.loads(found.model_dump_json())
+    assert page.count("<code>id-") == 2
+    assert "Not a medical device" in page
+    assert 1_000_000 < len(page) < 2_500_000
+
+
+def test_a_name_cannot_break_out_of_the_page(tmp_path: Path) -> None:
+    write_html(tmp_path / "x.html", analysis(20.0, record="</script><script>alert(1)"), traces(20.0))
+    page = (tmp_path / "x.html").read_text()
+    assert "<script>alert(1)" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_page_of_a_long_recording_stays_small(tmp_path: Path) -> None:
+    found = analysis(4 * 3600.0, alarms=3)
+    write_html(tmp_path / "x.html", found, traces(4 * 3600.0))
+    page = (tmp_path / "x.html").read_text()
+    assert len(page) < 6_000_000
+    (text,) = re.findall(r'<script type="application/json" id="analysis">(.*?)</script>', page)
+    assert "windows" not in json.loads(text)
+    assert "without its" in page
+    assert "lowest and" in page
+
+
+def test_thinning_keeps_every_spike_and_what_was_asked_for() -> None:
+    long = traces(3600.0)
+    long.signal[1, 123_456] = 7.0
+    asked = Stretch(100.0, 110.0)
+    drawn = thinned(long, [asked], 30_000)
+    assert not drawn.in_full
+    assert drawn.values.shape == (4, len(drawn.t_s))
+    assert drawn.values.size + 2 * len(drawn.t_s) < 33_000
+    assert (np.diff(drawn.t_s) > 0).all()
+    spike = drawn.t_s[np.nanargmax(drawn.values[1])]
+    assert np.nanmax(drawn.values[1]) == 7.0
+    assert spike == pytest.approx(1234.56, abs=1.0)
+    inside = (drawn.t_s >= 100) & (drawn.t_s < 110)
+    assert inside.sum() == 1000
+    np.testing.assert_array_equal(drawn.values[0, inside], long.signal[0, 10_002:11_002])
+    whole = thinned(traces(10.0), [asked])
+    assert whole.in_full
+    assert whole.values.shape == (4, 1000)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not shutil.which("chromium") or not shutil.which("chromedriver"), reason="needs chromium and chromedriver"
+)
+def test_a_browser_draws_the_page_and_a_button_moves_it(tmp_path: Path) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    from tests.monitor.test_browser import start_browser
+
+    write_html(tmp_path / "x.html", analysis(300.0), traces(300.0))
+    browser = start_browser(tmp_path / "profile")
+    try:
+        browser.get((tmp_path / "x.html").as_uri())
+        start = "return window.Bokeh?.documents[0]?.get_model_by_name('leads')?.x_range.start"
+        WebDriverWait(browser, 30).until(lambda b: b.execute_script(start) is not None)
+        # Its windows score alike from 100.5 s on; eleven seconds around the first ten.
+        assert browser.execute_script(start) == pytest.approx(100.0)
+        browser.execute_script("document.querySelectorAll('#windows button')[3].click()")
+        assert browser.execute_script(start) == pytest.approx(101.0)
+        loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        assert browser.execute_script(loaded) == []
+        errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert errors == []
+    finally:
+        browser.quit()
