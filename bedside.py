@@ -275,13 +275,24 @@ def _analyse(
 
 def _known_errors() -> tuple[type[Exception], ...]:
     # Imported late: only a failed command needs them.
+    from redis.exceptions import RedisError
+
     from ingest.source import IngestError
     from models.bundle import BundleError
     from stream.bus import BusUnavailableError
     from stream.embedded import EmbeddedServerError
     from stream.settings import BrokerError
 
-    return (RefusalError, IngestError, BundleError, BusUnavailableError, EmbeddedServerError, BrokerError)
+    return (
+        RefusalError,
+        IngestError,
+        BundleError,
+        BusUnavailableError,
+        EmbeddedServerError,
+        BrokerError,
+        # A server that went away and stayed away.
+        RedisError,
+    )
 
 
 def main() -> None:

@@ -146,3 +146,28 @@ def score(
     row = np.maximum(count - 1, 0)
     window = (raw - np.asarray(spec.count_mean)[row]) / np.asarray(spec.count_std)[row]
     return Scores(window=np.where(count > 0, window, np.nan), lead=leads)
+
+
+def sensitivity(mask: FloatArray | BoolArray, spec: ScoreSpec) -> Float64Array:
+    r"""Return how much the score of each window moves, at most, when the log errors of its leads move by one.
+
+    .. math:: 1 / (\min_{l\ \text{present}} \sigma_{ml} \cdot \sigma_m)
+
+    It follows from `standardise_leads` and `score`. Scores of a model whose training normals hardly differ
+    from each other magnify the rounding of its outputs by this much.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray, shape (batch, leads)
+        Non-zero for a lead that is present; at least one in each window.
+    spec : ScoreSpec
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (batch,)
+    """
+    present = np.asarray(mask) != 0
+    row = np.count_nonzero(present, axis=-1) - 1
+    smallest = np.min(np.asarray(spec.lead_std)[row], axis=-1, where=present, initial=np.inf)
+    slope: Float64Array = 1.0 / (smallest * np.asarray(spec.count_std)[row])
+    return slope

@@ -21,12 +21,13 @@ from typing import Any, cast
 
 import faust
 from faust.types import TP, EventT, StreamT
+from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import metrics
 from stream.alarms import BedState
 from stream.batching import MicroBatch
-from stream.bus import Bus
+from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.contract import AlarmEvent, Audit, Command, CommandKind, MalformedMessageError, SampleChunk
 from stream.engine import Accepted, Engine, Pending
@@ -49,6 +50,7 @@ _BATCH_WAIT_NS = 20_000_000
 # So many batches may wait before the worker stops taking chunks and lets the stream hold them.
 _BATCHES_WAITING = 4
 _TICK_S = 1.0
+_RETRY_S = 1.0
 # Five missed heartbeats and a worker counts as gone.
 _HEARTBEAT_TTL_S = 5
 # A request to watch a bed for longer than this is a display that forgot.
@@ -202,6 +204,15 @@ class Worker:
         metrics.BEDS.set(len(self._engine.beds))
 
     async def _take_samples(self, stream: StreamT[Any]) -> None:
+        try:
+            await self._take_chunks(stream)
+        except Exception as error:
+            # Faust would start the agent again and go on behind the chunk that it failed on. A worker that
+            # ends is seen, and another one takes that chunk again.
+            await self.app.crash(error)
+            raise
+
+    async def _take_chunks(self, stream: StreamT[Any]) -> None:
         # StreamT does not name noack; every stream of a topic has it.
         deferred = cast(faust.Stream[bytes], stream).noack()
         async for event in deferred.events():
@@ -218,13 +229,20 @@ class Worker:
 
     async def _refill(self, tp: TP, offset: int) -> None:
         # The rings of this partition's beds are empty: fill them from what came before this chunk.
-        bus = await self._get_bus()
-        before = id_of(offset)
-        chunks = await history(bus, tp.partition, before, self._session.manifest.window.seconds)
-        for chunk in chunks:
+        for chunk in await self._history(tp.partition, id_of(offset)):
             with suppress(MalformedMessageError):
                 await self._accept(chunk, tp, None)
         self._refilled.add(tp)
+
+    async def _history(self, partition: int, before: str) -> list[SampleChunk]:
+        while True:
+            try:
+                bus = await self._get_bus()
+                return await history(bus, partition, before, self._session.manifest.window.seconds)
+            except (RedisError, BusUnavailableError) as error:
+                # As the transport does: wait for a server that is away.
+                log.warning("cannot read back the samples, trying again: %s", error)
+                await asyncio.sleep(_RETRY_S)
 
     async def _take_chunk(self, event: EventT[bytes], tp: TP) -> None:
         metrics.CHUNKS.inc()
@@ -389,7 +407,6 @@ class Worker:
             self._keep({event.bed for event in events})
 
     async def _beat(self) -> None:
-        bus = await self._get_bus()
         name = f"{socket.gethostname()}-{os.getpid()}"
         body = {
             "model": self._session.manifest.name,
@@ -398,4 +415,9 @@ class Worker:
             "beds": len(self._engine.beds),
             "at": self._clock.now_ns(),
         }
-        await bus.client.set(f"{self._prefix}{HEARTBEAT}{name}", json.dumps(body), ex=_HEARTBEAT_TTL_S)
+        try:
+            bus = await self._get_bus()
+            await bus.client.set(f"{self._prefix}{HEARTBEAT}{name}", json.dumps(body), ex=_HEARTBEAT_TTL_S)
+        except (RedisError, BusUnavailableError) as error:
+            # No heartbeat is the message.
+            log.warning("no heartbeat: %s", error)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.manifest import ScoreSpec
-from models.scoring import Scores, point_error, score
+from models.scoring import Scores, point_error, score, sensitivity
 from tests.models.conftest import small_spec
 
 LEADS, SAMPLES = 3, 20
@@ -112,3 +112,21 @@ def test_point_error_is_squared_and_blank_where_not_counted() -> None:
     assert error.dtype == np.float32
     assert np.array_equal(np.isnan(error), ~counted)
     np.testing.assert_allclose(error[counted], (x - recon)[counted] ** 2, rtol=1e-6)
+
+
+@given(st.integers(0, 10_000), st.floats(-1.0, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_no_score_moves_by_more_than_its_sensitivity(seed: int, shift: float) -> None:
+    x, recon, counted, mask = batch(seed)
+    spec = small_spec()
+    # Scaling the error by exp(shift / 2) moves every log error by `shift`.
+    further = x + (recon - x) * np.exp(shift / 2)
+    moved = score(x, further, counted, mask, spec).window - score(x, recon, counted, mask, spec).window
+    assert (np.abs(moved) <= abs(shift) * sensitivity(mask, spec) + 1e-6).all()
+
+
+def test_sensitivity_is_reached_where_all_leads_spread_alike() -> None:
+    spec = small_spec().model_copy(
+        update={"lead_std": ((0.5,) * LEADS,) * LEADS, "count_std": (0.25,) * LEADS}
+    )
+    np.testing.assert_allclose(sensitivity(np.ones((1, LEADS)), spec), 8.0)

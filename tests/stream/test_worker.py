@@ -23,6 +23,7 @@ from stream import topics
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import AlarmEvent, Audit, Command, CommandKind, Explanation, Finding, SampleChunk
+from stream.embedded import EmbeddedServer
 from stream.offline import Outcome, run
 
 # Long enough for a worker that takes over from a killed one: it waits for that one's session to expire.
@@ -314,3 +315,42 @@ def test_a_worker_says_that_it_lives(short_tmp: Path) -> None:
         assert 0 < await bus.client.pttl(key) <= 5000
 
     in_ward(short_tmp, test)
+
+
+# A worker like any other, but for one function that fails.
+_FAILING = """
+import sys
+import bedside, stream.engine, stream.worker
+
+def fail(*_):
+    raise RuntimeError("it broke")
+
+where, url = sys.argv[1:]
+if where == "model":
+    stream.worker.judge = fail
+else:
+    stream.engine.Engine.accept = fail
+sys.argv = ["bedside", "worker", "--redis", url, "--metrics-port", "0"]
+bedside.main()
+"""
+
+
+@pytest.mark.parametrize("where", ["model", "engine"])
+def test_a_worker_that_cannot_do_its_work_ends_loudly(short_tmp: Path, where: str) -> None:
+    chunks = feed("bed-1", patient(1, "", 9.0))
+    with EmbeddedServer(short_tmp) as server:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", _FAILING, where, server.url], stderr=subprocess.PIPE, text=True
+        )
+
+        async def main() -> None:
+            async with await Bus.connect(server.url) as bus:
+                await publish(bus, chunks)
+
+        asyncio.run(main())
+        try:
+            _, said = worker.communicate(timeout=PATIENCE_S)
+        finally:
+            worker.kill()
+    assert worker.returncode == 1
+    assert "RuntimeError: it broke" in said
