@@ -20,17 +20,12 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from monitor.colours import EXPECTED, INK, MAJOR, MINOR, OVER, PAPER, RULE, SCORE, SLATE
 from monitor.layout import Layout
 from monitor.scores import ScoreChart
 
-# Paper and ink. Red and black also differ in lightness and width, for eyes that do not tell them apart.
-PAPER = "#fffcf7"
-_MINOR, _MAJOR = "#f9e6dd", "#f0c4b4"
-_INK, _EXPECTED = "#10151c", "#e0301e"
-_SLATE, _RULE = "#5b6673", "#c9d0d8"
-_OVER = "#d7191c"
 NameStyle = Literal["good", "poor", "over"]
-_NAME_COLOURS: dict[NameStyle, str] = {"good": _INK, "poor": _SLATE, "over": "#b00019"}
+_NAME_COLOURS: dict[NameStyle, str] = {"good": INK, "poor": SLATE, "over": "#b00019"}
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -58,7 +53,7 @@ class SweepFigure:
         plot = self.figure
         plot.xgrid.visible = plot.ygrid.visible = False
         # Millimetres first, so that the lines of the large squares lie over them.
-        for colour, second, millimetres in ((_MINOR, 0.04, 1.0), (_MAJOR, 0.2, 5.0)):
+        for colour, second, millimetres in ((MINOR, 0.04, 1.0), (MAJOR, 0.2, 5.0)):
             for dimension, interval in ((0, second), (1, millimetres)):
                 ticker = SingleIntervalTicker(interval=interval, num_minor_ticks=0)
                 plot.add_layout(
@@ -71,9 +66,9 @@ class SweepFigure:
         plot.extra_x_ranges = {"bold": Range1d(start=0, end=10)}
         plot.extra_y_ranges = {"bold": Range1d(start=0, end=100)}
         for source, colour, ranges in (
-            (self.expected, _EXPECTED, {}),
-            (self.trace, _INK, {}),
-            (self.trace, _INK, {"x_range_name": "bold", "y_range_name": "bold"}),
+            (self.expected, EXPECTED, {}),
+            (self.trace, INK, {}),
+            (self.trace, INK, {"x_range_name": "bold", "y_range_name": "bold"}),
         ):
             line = MultiLine(xs="xs", ys="ys", line_color=colour, line_width=1)
             plot.add_glyph(source, line, level="overlay", **ranges)
@@ -155,12 +150,12 @@ class ScoreFigure:
                 hatch_weight=1,
             ),
         )
-        plot.add_glyph(self.line, VArea(x="t", y1="threshold", y2="over", fill_color=_OVER, fill_alpha=0.30))
-        plot.add_glyph(self.line, Line(x="t", y="score", line_color="#1f4e79", line_width=1.8))
+        plot.add_glyph(self.line, VArea(x="t", y1="threshold", y2="over", fill_color=OVER, fill_alpha=0.30))
+        plot.add_glyph(self.line, Line(x="t", y="score", line_color=SCORE, line_width=1.8))
         plot.add_glyph(
-            self.line, Line(x="t", y="threshold", line_color=_SLATE, line_width=1.4, line_dash="6 4")
+            self.line, Line(x="t", y="threshold", line_color=SLATE, line_width=1.4, line_dash="6 4")
         )
-        plot.add_glyph(self.line, Line(x="t", y="above", line_color=_OVER, line_width=2.4))
+        plot.add_glyph(self.line, Line(x="t", y="above", line_color=OVER, line_width=2.4))
         plot.xgrid.grid_line_color = None
         plot.ygrid.grid_line_color = "#eceff3"
         time = DatetimeTickFormatter(
@@ -168,10 +163,10 @@ class ScoreFigure:
         )
         plot.xaxis.formatter = time
         for axis in (plot.xaxis, plot.yaxis):
-            axis.axis_line_color = _RULE
-            axis.major_tick_line_color = _RULE
+            axis.axis_line_color = RULE
+            axis.major_tick_line_color = RULE
             axis.minor_tick_line_color = None
-            axis.major_label_text_color = _SLATE
+            axis.major_label_text_color = SLATE
             axis.major_label_text_font = _FONT
             axis.major_label_text_font_size = "12px"
         plot.yaxis.ticker.desired_num_ticks = 4

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from monitor.strips import (
+from monitor.colours import (
     EXPECTED,
     INK,
     MAJOR,
@@ -26,9 +26,8 @@ from monitor.strips import (
     RULE,
     SCORE,
     SLATE,
-    Paper,
-    lay_out,
 )
+from monitor.strips import Paper, lay_out
 from stream.describe import duration, verdict, why_not_scored
 from stream.offline import Analysis
 from stream.overlay import Traces

@@ -31,8 +31,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from monitor.report import with_breaks
-from monitor.strips import (
+from monitor.colours import (
     EXPECTED,
     INK,
     MAJOR,
@@ -44,8 +43,9 @@ from monitor.strips import (
     RULE,
     SCORE,
     SLATE,
-    Paper,
 )
+from monitor.report import with_breaks
+from monitor.strips import Paper
 from monitor.trace import thin
 from stream.describe import duration
 from stream.offline import Analysis

@@ -14,9 +14,10 @@ from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
+from monitor.colours import NO_PRIORITY, PRIORITY
 from monitor.report import DISCLAIMER, EXCERPT_S, score_line
 from monitor.report_figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
-from monitor.strips import NO_PRIORITY, PRIORITY, lay_out
+from monitor.strips import lay_out
 from stream.describe import duration, lead_means, verdict
 from stream.offline import Analysis
 from stream.overlay import Traces

@@ -9,15 +9,6 @@ import numpy.typing as npt
 
 from stream.overlay import Traces
 
-# The live page's paper and ink (monitor.figures): a report looks like what was seen on the ward.
-PAPER, MINOR, MAJOR = "#fffcf7", "#f9e6dd", "#f0c4b4"
-INK, EXPECTED = "#10151c", "#e0301e"
-SLATE, RULE = "#5b6673", "#c9d0d8"
-OVER, SCORE = "#d7191c", "#1f4e79"
-# Low, medium and high priority as in IEC 60601-1-8; `none` has no colour there.
-PRIORITY = {"high": "#c8001e", "medium": "#ffcf00", "low": "#1cc3e3"}
-NO_PRIORITY = "#b4bec9"
-
 # Usual size first; halved until all rows fit a page.
 _SIZES_MM = (10.0, 5.0, 2.5)
 _PAGE_MM = 250.0

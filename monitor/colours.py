@@ -1,0 +1,14 @@
+"""Paper and ink, the same on the live page and in reports.
+
+Red and black also differ in lightness and width, for eyes that do not tell them apart.
+"""
+
+PAPER, MINOR, MAJOR = "#fffcf7", "#f9e6dd", "#f0c4b4"
+INK, EXPECTED = "#10151c", "#e0301e"
+SLATE, RULE = "#5b6673", "#c9d0d8"
+OVER, SCORE = "#d7191c", "#1f4e79"
+
+PRIORITY = {"high": "#c8001e", "medium": "#ffcf00", "low": "#1cc3e3"}
+"""Red, yellow and cyan, as in IEC 60601-1-8."""
+
+NO_PRIORITY = "#b4bec9"
