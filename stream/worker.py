@@ -347,11 +347,11 @@ class Worker:
     async def _conclude(
         self, pending: Pending, verdict: Verdict | None, inferred_ns: int, sends: list[Awaitable[Any]]
     ) -> bool:
-        # True if the bed is still ours: then its chunk may be acknowledged.
+        # False if the bed was given away meanwhile: its chunk comes again, to whoever has it now.
         bed = pending.moment.bed
         concluded = self._engine.conclude(pending, verdict)
         if concluded is None:
-            return self._engine.knows(bed)
+            return False
         finding, events = concluded
         stamps = finding.stamps.model_copy(
             update={"inferred_ns": inferred_ns, "published_ns": self._clock.now_ns()}
