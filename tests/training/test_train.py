@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,11 +93,10 @@ def test_shipped_bundles_are_what_their_parts_say(name: str) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif("BEDSIDE_DATA" not in os.environ, reason="BEDSIDE_DATA names no folder of recordings")
-def test_the_shipped_model_reproduces_its_figures() -> None:
+def test_the_shipped_model_reproduces_its_figures(data_dir: Path) -> None:
     bundle = load_bundle("cae-100hz")
     manifest, session = bundle.manifest, open_session(bundle)
-    test = select(read_index(Path(os.environ["BEDSIDE_DATA"]) / "index.csv"), split="test")
+    test = select(read_index(data_dir / "index.csv"), split="test")
     signals = (read_signal(entry.path) for entry in test)
     windows = grid_windows(signals, manifest.leads, manifest.filter, manifest.window)
     found = evaluate(
