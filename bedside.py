@@ -111,7 +111,7 @@ async def alarms(
     from stream.bus import Bus
     from stream.subscribe import alarms as subscribe
 
-    async with await Bus.connect(url) as bus:
+    async with await Bus.connect(url, prefix=Settings().prefix) as bus:
         async for event in subscribe(bus, bed=bed, since_ms=since_ms, follow=follow):
             yield event
 
@@ -264,7 +264,7 @@ def _analyse(
             on_second(finding.end / recording.fs)
 
     # The session is named after the record, so that a second run names the same alarms.
-    chunks = chunks_of(recording, recording.name, recording.name)
+    chunks = chunks_of(recording, recording.bed, recording.bed)
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),
         session,

@@ -17,7 +17,7 @@ from stream.settings import Settings
 @click.option("--beds", type=click.IntRange(1, 1000), help="How many. [default: 4, or one for each PATH]")
 @click.option("--seconds", type=click.FloatRange(min=1), help="Stop after so long and sum up.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=5006, show_default=True, help="Of the live page."
+    "--port", type=click.IntRange(1, 65535), default=5006, show_default=True, help="Of the live page."
 )
 @fs_option
 @json_option

@@ -21,7 +21,6 @@ from ingest.replay import replay
 from ingest.simulator import PatientSimulator
 from models.bundle import load_bundle
 from models.manifest import WindowSpec
-from stream.bus import Bus
 from stream.contract import AlarmEvent
 
 # Who lies in the simulated beds, over and over: two in sinus rhythm, one who falls ill after 20 s.
@@ -138,7 +137,7 @@ async def _feed(
     on_alarm: Callable[[AlarmEvent], None],
 ) -> dict[str, Any]:
     tally = Tally(on_alarm=on_alarm)
-    async with await Bus.connect(ward.url) as bus:
+    async with await ward.connect() as bus:
         watching = [
             asyncio.ensure_future(tally.follow(bus)),
             asyncio.ensure_future(_watch(ward)),

@@ -26,7 +26,6 @@ from ingest.publisher import BusPublisher
 from ingest.replay import ReplayStatus, replay
 from ingest.simulator import PatientSimulator
 from models.bundle import load_bundle
-from stream.bus import Bus
 from stream.console import progress_bar
 from stream.settings import Settings
 
@@ -58,7 +57,7 @@ async def measure(beds: int, seconds: float, *, on_progress: Any = None) -> dict
         processes = {"worker": psutil.Process(ward.children["worker"].pid)}
         if ward.server.pid is not None:
             processes["server"] = psutil.Process(ward.server.pid)
-        async with await Bus.connect(ward.url) as bus:
+        async with await ward.connect() as bus:
             tally, sent = Tally(), Sent(BusPublisher(bus))
             following = asyncio.ensure_future(tally.follow(bus))
             for process in processes.values():

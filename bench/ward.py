@@ -17,7 +17,7 @@ from typing import IO, Self
 from stream.bus import Bus
 from stream.children import spawn
 from stream.embedded import EmbeddedServer
-from stream.topics import DEFAULT_PREFIX
+from stream.settings import Settings
 from stream.worker import HEARTBEAT
 
 # Importing Faust, SciPy and ONNX Runtime takes two to four seconds on a busy machine, joining the group one.
@@ -64,6 +64,12 @@ class Ward:
         self._logs: dict[str, IO[bytes]] = {}
         self._worker_options = worker_options
         self._page_port = page_port
+        # The children take it from the environment, as we do.
+        self._prefix = Settings().prefix
+
+    async def connect(self) -> Bus:
+        """Open a connection to this deployment's topics."""
+        return await Bus.connect(self.url, prefix=self._prefix)
 
     @property
     def url(self) -> str:
@@ -88,7 +94,8 @@ class Ward:
 
     def start_worker(self, name: str) -> subprocess.Popen[bytes]:
         """Start one more worker under a name of its own."""
-        return self._start(name, "worker", *self._worker_options)
+        # Both named: a broker in the environment is another deployment's.
+        return self._start(name, "worker", "--broker", self.url, *self._worker_options)
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
@@ -118,13 +125,16 @@ class Ward:
         WardError
             If a child dies or the time is up.
         """
-        async with asyncio.timeout(_READY_TIMEOUT_S), await Bus.connect(self.url) as bus:
-            while not await bus.client.keys(f"{DEFAULT_PREFIX}{HEARTBEAT}*"):
-                self.check()
-                await asyncio.sleep(_POLL_S)
-            while self._page_port is not None and not await _answers(self._page_port):
-                self.check()
-                await asyncio.sleep(_POLL_S)
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S), await self.connect() as bus:
+                while not await bus.client.keys(f"{self._prefix}{HEARTBEAT}*"):
+                    self.check()
+                    await asyncio.sleep(_POLL_S)
+                while self._page_port is not None and not await _answers(self._page_port):
+                    self.check()
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError as error:
+            raise WardError(f"not ready after {_READY_TIMEOUT_S:g} s") from error
 
     def stop(self) -> None:
         """Stop everything; nothing is left behind."""

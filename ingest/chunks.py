@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.source import IngestError, Recording
-from stream.contract import INVALID, ChunkHeader, SampleChunk, Validity
+from stream.contract import INVALID, ChunkHeader, SampleChunk, Validity, is_name
 
 CHUNK_S = 0.2
 """Default length of a chunk: little against the 10 s in which an alarm is due, much against its header."""
@@ -89,9 +89,10 @@ class Cutter:
     Raises
     ------
     IngestError
-        If the recording ends before the part begins.
+        If there is no such part of the recording, a chunk of it would be empty, or bed or session cannot be
+        sent.
     ValueError
-        If the part or the length of a chunk cannot be.
+        If the length of a chunk cannot be.
     """
 
     def __init__(
@@ -110,13 +111,19 @@ class Cutter:
         if not low <= chunk_s <= high:
             raise ValueError(f"a chunk of {chunk_s} s: from {low} to {high} s is possible")
         if start_s < 0 or (stop_s is not None and stop_s <= start_s):
-            raise ValueError(f"from {start_s} s to {stop_s} s is no part of a recording")
+            to = "the end" if stop_s is None else f"{stop_s:g} s"
+            raise IngestError(recording.name, f"from {start_s:g} s to {to} is no part of a recording")
+        for what, name in (("bed", bed), ("session", session)):
+            if not is_name(name):
+                raise IngestError(
+                    recording.name, f"{name!r} cannot name a {what}: 1 to 64 printable characters"
+                )
         self.recording = recording
         # The decimal that was meant, not the binary fraction beside it: 0.2 s of 500 Hz are 100 samples.
         self._fs = Fraction(str(recording.fs))
         self._per_chunk = self._fs * Fraction(str(chunk_s))
         if self._per_chunk < 1:
-            raise ValueError(f"{recording.fs} Hz: less than one sample in {chunk_s} s")
+            raise IngestError(recording.name, f"{recording.fs:g} Hz: less than one sample in {chunk_s:g} s")
         self._chunks_per_piece = max(1, round(_PIECE_S / chunk_s))
         self._first = round(start_s * recording.fs)
         ends = [] if recording.n_samples is None else [recording.n_samples]

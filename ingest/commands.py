@@ -78,7 +78,7 @@ def replay(
     recordings = [open_recording(path, fs=fs) for path in paths]
     if beds and len(beds) != len(paths):
         raise click.UsageError(f"{len(beds)} --bed for {len(paths)} PATH: give one for each, or none")
-    names = beds or _distinct([recording.name for recording in recordings])
+    names = beds or _distinct([recording.bed for recording in recordings])
     if len(set(names)) < len(names):
         raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
     feeds = [
@@ -98,7 +98,13 @@ def ingest() -> None:
 @click.option(
     "--timeline", default="", metavar="TEXT", help="What happens when; see below. [default: sinus rhythm]"
 )
-@click.option("--seed", default=1, show_default=True, help="Of the first bed's patient; the others follow.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Of the first bed's patient; the others follow.",
+)
 @click.option("--prefix", default="sim-", show_default=True, help="Beds are called PREFIX1, PREFIX2 …")
 @click.option("--seconds", type=click.FloatRange(min=1), help="End after so much signal. [default: never]")
 @speed_option

@@ -100,6 +100,12 @@ class Recording(ABC):
         return None if self.n_samples is None else self.n_samples / self.fs
 
     @property
+    def bed(self) -> str:
+        """What its bed is called unless somebody names it: the recording's name, as far as it can be sent."""
+        printable = "".join(character for character in self.name if character.isprintable())
+        return printable[:64] or "recording"
+
+    @property
     def start_ns(self) -> int:
         """Device time of the first sample, ns since the epoch; 0 where it is unknown or before 1970."""
         if self.start_time is None:

@@ -64,7 +64,7 @@ class Entry:
         return int(self.id.partition("-")[0])
 
 
-def open_client(url: str, *, decode_responses: bool = False) -> redis.Redis:
+def open_client(url: str) -> redis.Redis:
     """Return a client with the timeouts and retries that streams need (see the module's constants)."""
     retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
     # A unix socket has no keepalive, and redis-py refuses the option there.
@@ -72,7 +72,6 @@ def open_client(url: str, *, decode_responses: bool = False) -> redis.Redis:
     client: redis.Redis = redis.Redis.from_url(
         url,
         protocol=2,
-        decode_responses=decode_responses,
         socket_timeout=_SOCKET_TIMEOUT_S,
         socket_connect_timeout=_SOCKET_TIMEOUT_S,
         **keepalive,

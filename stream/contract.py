@@ -14,7 +14,15 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 INVALID = -32768
 """The sample value that says "no valid sample here" (the most negative int16)."""
@@ -23,12 +31,22 @@ INVALID = -32768
 _HEADER_LIMIT = 16_384
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
 
 
 # The bounds of numbers on the wire are far beyond use and well within int64 and float32: nothing computed
 # from them overflows, whatever a source sends.
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 SampleIndex = Annotated[int, Field(ge=0, le=2**40)]
+
+
+def is_name(text: str) -> bool:
+    """Say whether a bed or a session may be called so."""
+    try:
+        _NAME.validate_python(text)
+    except ValidationError:
+        return False
+    return True
 
 
 class MalformedMessageError(ValueError):

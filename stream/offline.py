@@ -47,10 +47,8 @@ def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow 
     waiting: list[Pending] = []
 
     def settle() -> None:
-        windows = [pending.window for pending in waiting if pending.window.reason is None]
-        verdicts = iter(judge(session, windows))
-        for pending in waiting:
-            verdict = next(verdicts) if pending.window.reason is None else None
+        verdicts = judge(session, [pending.window for pending in waiting])
+        for pending, verdict in zip(waiting, verdicts, strict=True):
             concluded = engine.conclude(pending, verdict)
             if concluded is None:
                 continue

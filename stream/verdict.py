@@ -31,7 +31,7 @@ class Verdict:
     reconstruction: FloatArray
 
 
-def judge(session: Session, windows: Sequence[Window]) -> list[Verdict]:
+def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     """Run the model on a batch of windows.
 
     Blocks while the model runs: call it outside of the event loop.
@@ -40,23 +40,25 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict]:
     ----------
     session : Session
     windows : sequence of Window
-        Windows that can be scored (no `reason`), of any beds.
+        Of any beds.
 
     Returns
     -------
-    list of Verdict
-        In the order of `windows`.
+    list of (Verdict or None)
+        In the order of `windows`; None for one that cannot be scored (it has a `reason`).
     """
-    if not windows:
-        return []
-    x = np.stack([window.x for window in windows])
-    mask = np.stack([window.mask for window in windows])
-    counted = np.stack([window.counted for window in windows])
+    verdicts: list[Verdict | None] = [None] * len(windows)
+    places = [place for place, window in enumerate(windows) if window.reason is None]
+    if not places:
+        return verdicts
+    x = np.stack([windows[place].x for place in places])
+    mask = np.stack([windows[place].mask for place in places])
+    counted = np.stack([windows[place].counted for place in places])
     reconstruction = session.run(x, mask)["recon_mean"]
     scores = score(x, reconstruction, counted, mask, session.manifest.score)
     leads = session.manifest.leads
-    return [
-        Verdict(
+    for row, place in enumerate(places):
+        verdicts[place] = Verdict(
             score=float(scores.window[row]),
             lead_scores={
                 lead: float(scores.lead[row, column])
@@ -65,5 +67,4 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict]:
             },
             reconstruction=reconstruction[row],
         )
-        for row in range(len(windows))
-    ]
+    return verdicts

@@ -315,11 +315,13 @@ class Worker:
 
     async def _judge_batch(self, items: list[_Item]) -> None:
         begun_ns = self._clock.now_ns()
-        windows = [
-            item.pending.window for item in items if item.pending and item.pending.window.reason is None
-        ]
+        windows = [item.pending for item in items if item.pending is not None]
         loop = asyncio.get_running_loop()
-        verdicts = iter(await loop.run_in_executor(self._executor, judge, self._session, windows))
+        verdicts = iter(
+            await loop.run_in_executor(
+                self._executor, judge, self._session, [pending.window for pending in windows]
+            )
+        )
         inferred_ns = self._clock.now_ns()
         async with self._writing:
             sends: list[Awaitable[Any]] = []
@@ -327,8 +329,7 @@ class Worker:
             done: list[_Delivery] = []
             for item in items:
                 if item.pending is not None:
-                    verdict = next(verdicts) if item.pending.window.reason is None else None
-                    kept = await self._conclude(item.pending, verdict, inferred_ns, sends)
+                    kept = await self._conclude(item.pending, next(verdicts), inferred_ns, sends)
                     if not kept:
                         continue
                     beds[item.pending.moment.bed] = None
@@ -340,9 +341,7 @@ class Worker:
             self._keep(beds)
         for delivery in done:
             delivery.event.ack()
-        metrics.observe_batch(
-            [item.pending for item in items if item.pending], begun_ns, inferred_ns, self._clock.now_ns()
-        )
+        metrics.observe_batch(windows, begun_ns, inferred_ns, self._clock.now_ns())
 
     async def _conclude(
         self, pending: Pending, verdict: Verdict | None, inferred_ns: int, sends: list[Awaitable[Any]]

@@ -16,6 +16,7 @@ import wfdb
 from pydicom.data import get_testdata_file
 
 import bedside
+from stream.embedded import EmbeddedServer
 
 DICOM = str(get_testdata_file("waveform_ecg.dcm", download=False))
 
@@ -165,6 +166,15 @@ def test_models_are_listed_described_and_verified() -> None:
     assert "golden outputs agree" in run("models", "verify", "cae-100hz").stdout
 
 
+def test_a_recording_with_a_long_name_is_analysed(tmp_path: Path) -> None:
+    # Longer than a bed's name may be.
+    name = "x" * 80
+    np.save(tmp_path / f"{name}.npy", sine())
+    analysis = json.loads(run("analyze", str(tmp_path / f"{name}.npy"), "--fs", "500", "--json", "-").stdout)
+    assert analysis["record"] == name
+    assert analysis["record_score"] is not None
+
+
 class TestBadInput:
     """One clear line that says what and where, exit code 1 or 2, no traceback."""
 
@@ -217,6 +227,15 @@ class TestBadInput:
     def test_a_server_that_refuses(self, command: list[str]) -> None:
         assert_refused(run(*command, "--redis", "redis://127.0.0.1:1"), "127.0.0.1:1")
 
+    @pytest.mark.parametrize(
+        "options", [("--start", "-1"), ("--start", "5", "--stop", "2"), ("--stop", "0"), ("--bed", "x" * 70)]
+    )
+    def test_a_part_or_a_bed_that_cannot_be(
+        self, redis_server: EmbeddedServer, options: tuple[str, ...]
+    ) -> None:
+        result = run("replay", DICOM, *options, "--redis", redis_server.url, "--metrics-port", "0")
+        assert_refused(result, "waveform_ecg")
+
     @pytest.mark.parametrize("url", ["kafka://localhost", "nonsense", "redis://host:port"])
     def test_a_url_that_is_none(self, url: str) -> None:
         assert_refused(run("alerts", "--redis", url), url)
@@ -250,6 +269,8 @@ class TestBadInput:
             ["replay", DICOM, "--bed", "a", "--bed", "b"],
             ["alerts", "--since", "yesterday"],
             ["demo", "--beds", "0"],
+            ["demo", "--port", "0"],
+            ["ingest", "simulate", "--seed", "-1"],
         ],
     )
     def test_bad_usage(self, arguments: list[str]) -> None:

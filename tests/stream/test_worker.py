@@ -121,7 +121,7 @@ def assert_same(received: Received, expected: Outcome) -> None:
 async def ward_and_bus(directory: Path) -> AsyncIterator[tuple[Ward, Bus]]:
     with Ward(directory) as ward:
         await ward.ready()
-        async with await Bus.connect(ward.url) as bus:
+        async with await ward.connect() as bus:
             yield ward, bus
         ward.check()
 
