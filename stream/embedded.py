@@ -38,6 +38,9 @@ _START_TIMEOUT_S = 60.0
 # It has only to write the tail of its append-only file.
 _STOP_TIMEOUT_S = 10.0
 _PING_TIMEOUT_S = 1.0
+# A server whose parent was killed ends at its next cron tick (0.1 s), after the tail of its append-only file.
+# Until its last thread is gone its directory stays locked.
+_HANDOVER_TIMEOUT_S = 2.0
 
 
 class EmbeddedServerError(RuntimeError):
@@ -196,6 +199,7 @@ class EmbeddedServer:
 
     def _lock(self) -> int:
         path = self.directory / _LOCK
+        deadline = time.monotonic() + _HANDOVER_TIMEOUT_S
         while True:
             try:
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -205,7 +209,10 @@ class EmbeddedServer:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(fd)
-                raise EmbeddedServerError(f"another server runs in {self.directory}") from None
+                if time.monotonic() > deadline:
+                    raise EmbeddedServerError(f"another server runs in {self.directory}") from None
+                time.sleep(0.02)
+                continue
             # The file that we locked may have been removed by a server that just stopped.
             if path.exists() and path.stat().st_ino == os.fstat(fd).st_ino:
                 return fd
