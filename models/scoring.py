@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,22 @@ from models.manifest import ScoreSpec
 FloatArray = npt.NDArray[np.floating]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+Outputs = Mapping[str, npt.NDArray[np.float32]]
+"""What a network says of a batch of normalised windows, by name.
+
+- ``recon_mean`` (batch, leads, samples): the reconstruction, in the units of the input. Every network has it.
+- ``recon_logvar`` (batch, leads, samples): natural logarithm of the variance that the network expects of
+  each point. Variational networks.
+- ``kl`` (batch,): Kullback-Leibler divergence of the latent posterior from its prior, in nats, summed over
+  latent dimensions and steps. Variational networks.
+- ``temporal_attention`` (batch, steps): attention that each step of the window receives, the mean over heads
+  and querying steps; sums to 1 over the steps. Networks with temporal attention.
+- ``lead_attention`` (batch, leads, steps): weight of each lead at each step, the mean over heads; sums to 1
+  over the leads present, 0 for absent ones. Networks with lead attention.
+- ``recon_restored`` (batch, leads, samples): each lead as restored from the other leads, without having seen
+  it. Networks that restore.
+"""
 
 # The input has unit variance per lead, and float32 resolves about 1e-7 of it: a mean squared error below
 # the square of that is rounding. The floor keeps the logarithm of a perfect reconstruction finite.
@@ -106,7 +123,7 @@ def standardise_leads(log_mse: Float64Array, spec: ScoreSpec) -> Float64Array:
 
 
 def score(
-    x: FloatArray, recon: FloatArray, counted: BoolArray, mask: FloatArray | BoolArray, spec: ScoreSpec
+    x: FloatArray, outputs: Outputs, counted: BoolArray, mask: FloatArray | BoolArray, spec: ScoreSpec
 ) -> Scores:
     r"""Score a batch of windows.
 
@@ -120,14 +137,16 @@ def score(
 
     Parameters
     ----------
-    x, recon : numpy.ndarray of float32, shape (batch, leads, samples)
-        Normalised windows and their reconstruction.
+    x : numpy.ndarray of float32, shape (batch, leads, samples)
+        Normalised windows.
+    outputs : mapping of str to numpy.ndarray of float32
+        What the network made of them.
     counted : numpy.ndarray of bool, shape (batch, leads, samples)
         Points that count: those of present leads at which the source had a valid sample.
     mask : numpy.ndarray, shape (batch, leads)
         Non-zero for a lead that is present.
     spec : ScoreSpec
-        From the manifest of the model that made `recon`.
+        From the manifest of the model that made `outputs`.
 
     Returns
     -------
@@ -139,7 +158,7 @@ def score(
     alone; standardising per lead rather than with one scale for all is what makes few leads usable
     (measured: AUROC with lead II alone .69-.80 against .59-.75).
     """
-    leads = standardise_leads(lead_log_mse(x, recon, counted, mask), spec)
+    leads = standardise_leads(lead_log_mse(x, outputs["recon_mean"], counted, mask), spec)
     present = ~np.isnan(leads)
     count = np.count_nonzero(present, axis=-1)
     raw = np.sum(leads, axis=-1, where=present) / np.maximum(count, 1)

@@ -46,6 +46,6 @@ class Session(Protocol):
         Returns
         -------
         dict of str to numpy.ndarray
-            At least ``"recon_mean"``, shape (batch, leads, samples), in the units of `x`.
+            See `models.scoring.Outputs`; at least ``"recon_mean"``.
         """
         ...

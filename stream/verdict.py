@@ -54,8 +54,8 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     x = np.stack([windows[place].x for place in places])
     mask = np.stack([windows[place].mask for place in places])
     counted = np.stack([windows[place].counted for place in places])
-    reconstruction = session.run(x, mask)["recon_mean"]
-    scores = score(x, reconstruction, counted, mask, session.manifest.score)
+    outputs = session.run(x, mask)
+    scores = score(x, outputs, counted, mask, session.manifest.score)
     leads = session.manifest.leads
     for row, place in enumerate(places):
         verdicts[place] = Verdict(
@@ -65,6 +65,6 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
                 for column, lead in enumerate(leads)
                 if not np.isnan(scores.lead[row, column])
             },
-            reconstruction=reconstruction[row],
+            reconstruction=outputs["recon_mean"][row],
         )
     return verdicts

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -117,9 +118,12 @@ class Worker:
         self._refilled: set[TP] = set()
         self._watched_until: dict[str, int] = {}
         self._bus: Bus | None = None
+        # Faust wants a folder even for tables in memory, and would leave one where the user stands.
+        self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
         self.app = faust.App(
             APP_ID,
             broker=broker_url,
+            datadir=self._datadir.name,
             store="memory://",
             web_enabled=False,
             topic_partitions=TOPICS[SAMPLES].partitions,

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from models.manifest import ScoreSpec, Thresholds
-from models.scoring import Scores, lead_log_mse, score, standardise_leads
+from models.scoring import Outputs, Scores, lead_log_mse, score, standardise_leads
 from training.dataset import WindowSet
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
-Reconstruct = Callable[[FloatArray, FloatArray], FloatArray]
-"""x (batch, leads, samples) and mask (batch, leads) to a reconstruction (batch, leads, samples)."""
+Run = Callable[[FloatArray, FloatArray], Outputs]
+"""x (batch, leads, samples) and mask (batch, leads) to what the network makes of them."""
 
 RECORD_PERCENTILE = 95.0
 """Screening: one normal recording in twenty is called abnormal."""
@@ -26,12 +26,12 @@ _DECIMALS = 6
 _QUANTILES = 101
 
 
-def score_windows(reconstruct: Reconstruct, windows: WindowSet, spec: ScoreSpec, batch: int = 64) -> Scores:
+def score_windows(run: Run, windows: WindowSet, spec: ScoreSpec, batch: int = 64) -> Scores:
     """Score windows in batches.
 
     Parameters
     ----------
-    reconstruct : callable
+    run : callable
     windows : WindowSet
     spec : ScoreSpec
     batch : int
@@ -43,7 +43,7 @@ def score_windows(reconstruct: Reconstruct, windows: WindowSet, spec: ScoreSpec,
     pieces = [
         score(
             windows.x[at : at + batch],
-            reconstruct(windows.x[at : at + batch], windows.mask[at : at + batch]),
+            run(windows.x[at : at + batch], windows.mask[at : at + batch]),
             windows.counted[at : at + batch],
             windows.mask[at : at + batch],
             spec,
@@ -64,7 +64,7 @@ def record_scores(window_scores: Float64Array, record: npt.NDArray[np.intp], n_r
 
 
 def score_statistics(
-    reconstruct: Reconstruct, normals: WindowSet, *, draws: int = 3, seed: int = 0, batch: int = 64
+    run: Run, normals: WindowSet, *, draws: int = 3, seed: int = 0, batch: int = 64
 ) -> ScoreSpec:
     """Measure how training normals score with any number of leads.
 
@@ -73,7 +73,7 @@ def score_statistics(
 
     Parameters
     ----------
-    reconstruct : callable
+    run : callable
     normals : WindowSet
         Windows of training normals with all leads present.
     draws : int
@@ -92,7 +92,7 @@ def score_statistics(
     leads = normals.x.shape[1]
     if not normals.mask.all():
         raise ValueError("score statistics need windows with all leads")
-    errors = [_errors(reconstruct, normals, m, draws, seed, batch) for m in range(1, leads + 1)]
+    errors = [_errors(run, normals, m, draws, seed, batch) for m in range(1, leads + 1)]
     drawn = min(int(np.count_nonzero(~np.isnan(log_mse), axis=0).min()) for log_mse in errors)
     if drawn < 2:
         raise ValueError(f"too few windows ({len(normals)}) for score statistics")
@@ -111,9 +111,7 @@ def score_statistics(
     )
 
 
-def _errors(
-    reconstruct: Reconstruct, normals: WindowSet, m: int, draws: int, seed: int, batch: int
-) -> Float64Array:
+def _errors(run: Run, normals: WindowSet, m: int, draws: int, seed: int, batch: int) -> Float64Array:
     # Log errors of the leads of all windows, each given `draws` times by m random leads.
     leads = normals.x.shape[1]
     rng = np.random.default_rng([seed, m])
@@ -123,7 +121,7 @@ def _errors(
         given = normals.keep_leads(np.argsort(order, axis=1) < m)
         for at in range(0, len(given), batch):
             x, mask = given.x[at : at + batch], given.mask[at : at + batch]
-            errors.append(lead_log_mse(x, reconstruct(x, mask), given.counted[at : at + batch], mask))
+            errors.append(lead_log_mse(x, run(x, mask)["recon_mean"], given.counted[at : at + batch], mask))
     return np.concatenate(errors)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from models.manifest import ScoreSpec, Thresholds
-from training.calibrate import Reconstruct, record_scores, score_windows
+from training.calibrate import Run, record_scores, score_windows
 from training.dataset import WindowSet
 from training.recordings import Entry
 
@@ -76,7 +76,7 @@ def auroc_interval(
 
 
 def evaluate(
-    reconstruct: Reconstruct,
+    run: Run,
     windows: WindowSet,
     entries: Sequence[Entry],
     leads: Sequence[str],
@@ -87,7 +87,7 @@ def evaluate(
 
     Parameters
     ----------
-    reconstruct : callable
+    run : callable
     windows : WindowSet
     entries : sequence of Entry
         The recordings that `WindowSet.record` numbers; all labelled.
@@ -107,7 +107,7 @@ def evaluate(
     for name, chosen in LEAD_SETS.items():
         kept = np.array([chosen is None or lead in chosen for lead in leads])
         given = windows.keep_leads(kept)
-        scores = record_scores(score_windows(reconstruct, given, spec).window, given.record, len(entries))
+        scores = record_scores(score_windows(run, given, spec).window, given.record, len(entries))
         found[name] = _by_dataset(scores, entries, operating)
     return found
 

@@ -108,7 +108,7 @@ def fit(
     Parameters
     ----------
     network : torch.nn.Module
-        Called with x and mask, returns the reconstruction. Changed in place.
+        Called with x and mask, returns a dict with ``recon_mean``. Changed in place.
     train : CropSource
         Normals.
     validation : WindowSet
@@ -229,7 +229,7 @@ def _epoch(
         mask = torch.from_numpy(windows.mask[batch] * kept[batch])
         noise = rng.standard_normal(target.shape, dtype=np.float32) * np.float32(config.noise)
         given = (target + torch.from_numpy(noise)) * mask.unsqueeze(-1)
-        loss = _loss(network(given, mask), target, torch.from_numpy(windows.counted[batch]))
+        loss = _loss(network(given, mask)["recon_mean"], target, torch.from_numpy(windows.counted[batch]))
         for group in optimiser.param_groups:
             group["lr"] = _learning_rate(config, (epoch + (step + 1) / steps) / config.epochs)
         optimiser.zero_grad()
@@ -245,7 +245,9 @@ def _evaluate(network: nn.Module, given: WindowSet, target: WindowSet, batch: in
     with torch.no_grad():
         for at in range(0, len(given), batch):
             piece = slice(at, at + batch)
-            recon = network(torch.from_numpy(given.x[piece]), torch.from_numpy(given.mask[piece]))
+            recon = network(torch.from_numpy(given.x[piece]), torch.from_numpy(given.mask[piece]))[
+                "recon_mean"
+            ]
             counted = torch.from_numpy(target.counted[piece])
             count = float(counted.sum())
             total += float(_loss(recon, torch.from_numpy(target.x[piece]), counted)) * count

@@ -26,7 +26,7 @@ from models.networks.cae import Cae
 from models.scoring import score
 from stream.leads import LEADS
 from stream.preprocess import group_delay_ms
-from training.calibrate import Reconstruct, score_statistics, score_windows, thresholds
+from training.calibrate import Run, score_statistics, score_windows, thresholds
 from training.dataset import CropSource, grid_windows
 from training.evaluate import evaluate
 from training.fit import FitConfig, fit
@@ -118,14 +118,14 @@ def train_bundle(
         fitted = fit(model, crops, validation_windows, config, checkpoint=checkpoint, progress=progress)
 
     model.load_state_dict({key: torch.from_numpy(value) for key, value in fitted.weights.items()})
-    reconstruct = _reconstructor(model)
+    run = _runner(model)
     train_windows = grid_windows(train_signals, LEADS, _FILTER, WINDOW)
     complete = train_windows.select(np.asarray(train_windows.mask.all(axis=1)))
-    spec = score_statistics(reconstruct, complete, seed=config.seed)
-    scores = score_windows(reconstruct, validation_windows, spec).window
+    spec = score_statistics(run, complete, seed=config.seed)
+    scores = score_windows(run, validation_windows, spec).window
     operating = thresholds(scores, validation_windows.record, len(validation))
     test_windows = grid_windows(test_signals, LEADS, _FILTER, WINDOW)
-    metrics = evaluate(reconstruct, test_windows, test, LEADS, spec, operating) if test else {}
+    metrics = evaluate(run, test_windows, test, LEADS, spec, operating) if test else {}
 
     manifest = Manifest(
         name=name,
@@ -162,7 +162,7 @@ def train_bundle(
         {
             WEIGHTS: save_safetensors(fitted.weights),
             onnx_file("fp32"): export_cae(network, fitted.weights),
-            golden_file("fp32"): _golden(reconstruct, spec).to_bytes(),
+            golden_file("fp32"): _golden(run, spec).to_bytes(),
         },
     )
     open_session(bundle)
@@ -179,22 +179,22 @@ def _read(entries: Sequence[Entry], what: str, progress: Progress) -> list[Signa
     return [read_signal(entry.path) for entry in progress.track(entries, description=what)]
 
 
-def _reconstructor(model: Cae) -> Reconstruct:
+def _runner(model: Cae) -> Run:
     model.eval()
 
-    def reconstruct(x: FloatArray, mask: FloatArray) -> FloatArray:
+    def run(x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
         with torch.no_grad():
-            out: FloatArray = model(torch.from_numpy(x), torch.from_numpy(mask)).numpy()
-        return out
+            outputs = model(torch.from_numpy(x), torch.from_numpy(mask))
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    return reconstruct
+    return run
 
 
-def _golden(reconstruct: Reconstruct, spec: ScoreSpec) -> GoldenData:
+def _golden(run: Run, spec: ScoreSpec) -> GoldenData:
     x, mask = golden_input(LEADS, WINDOW.samples, WINDOW.fs)
-    recon = reconstruct(x, mask)
+    outputs = dict(run(x, mask))
     counted = np.broadcast_to(mask[:, :, np.newaxis] != 0, x.shape)
-    return GoldenData(x, mask, {"recon_mean": recon}, score(x, recon, counted, mask, spec).window)
+    return GoldenData(x, mask, outputs, score(x, outputs, counted, mask, spec).window)
 
 
 def _provenance(index: Path, used: dict[str, Sequence[Entry]]) -> dict[str, Any]:

@@ -81,14 +81,11 @@ def check_parity(session: Session, bundle: Bundle) -> None:
                 f"model {manifest.name!r} refused: {session.backend} {session.precision} has no output "
                 f"{', '.join(sorted(missing))}; export it again"
             )
-        found: dict[str, Array] = {
-            name: np.concatenate([run[name] for run in runs]) for name in golden.outputs
-        }
-        recon = found["recon_mean"]
-        found["score"] = score(golden.x, recon, counted, golden.mask, manifest.score).window
+        found = {name: np.concatenate([run[name] for run in runs]) for name in golden.outputs}
+        scores = score(golden.x, found, counted, golden.mask, manifest.score).window
         expected: dict[str, Array] = {**golden.outputs, "score": golden.scores}
         for name, wanted in expected.items():
-            values = found[name]
+            values = scores if name == "score" else found[name]
             if values.shape != wanted.shape:
                 raise BundleError(
                     f"model {manifest.name!r} refused: {name} has the shape {values.shape} where its golden "

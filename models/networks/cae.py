@@ -45,7 +45,7 @@ class Cae(nn.Module):
             for before, after in pairwise(mirrored)
         )
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Reconstruct a batch of windows.
 
         Parameters
@@ -57,8 +57,8 @@ class Cae(nn.Module):
 
         Returns
         -------
-        torch.Tensor, shape (batch, leads, samples)
-            The reconstruction of all leads, masked ones included.
+        dict of str to torch.Tensor
+            ``recon_mean``, shape (batch, leads, samples): all leads, masked ones included.
         """
         presence = mask.unsqueeze(-1).expand_as(x)
         h = torch.cat([x * presence, presence], dim=1)
@@ -67,5 +67,4 @@ class Cae(nn.Module):
         h = torch.relu(self.wide(h))
         for layer in self.decoder[:-1]:
             h = torch.relu(layer(h))
-        out: Tensor = self.decoder[-1](h)
-        return out
+        return {"recon_mean": self.decoder[-1](h)}

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.manifest import ScoreSpec
-from models.scoring import Scores, point_error, score, sensitivity
+from models.scoring import Scores, point_error, sensitivity
+from models.scoring import score as score_outputs
 from tests.models.conftest import small_spec
 
 LEADS, SAMPLES = 3, 20
@@ -27,6 +28,10 @@ def batch(seed: int, n: int = 5) -> tuple[np.ndarray, np.ndarray, np.ndarray, np
 def same(a: Scores, b: Scores) -> None:
     np.testing.assert_array_equal(a.window, b.window)
     np.testing.assert_array_equal(a.lead, b.lead)
+
+
+def score(x, recon, counted, mask, spec: ScoreSpec) -> Scores:
+    return score_outputs(x, {"recon_mean": recon}, counted, mask, spec)
 
 
 def by_hand(x, recon, counted, mask, spec: ScoreSpec) -> float:

@@ -17,44 +17,42 @@ def normals(n: int, seed: int = 0) -> WindowSet:
     return WindowSet(x, np.ones(shape, np.float32), np.ones(x.shape, bool), np.arange(n))
 
 
-def reconstruct(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def run(x: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
     # Worse with fewer leads, worse for later leads, and with a scatter of its own for each window that
     # all its leads share, as a network's is.
     missing = LEADS - mask.sum(axis=1)
     scatter = np.abs(x[:, :, :4]).max(axis=(1, 2))
     size = (0.1 + 0.2 * missing + 0.1 * scatter)[:, np.newaxis] * (1.0 + np.arange(LEADS))
     wave = np.sin(np.arange(SAMPLES))
-    return (x + size[:, :, np.newaxis] * wave).astype(np.float32)
+    return {"recon_mean": (x + size[:, :, np.newaxis] * wave).astype(np.float32)}
 
 
 def test_any_number_of_leads_reads_like_all_of_them() -> None:
-    spec = score_statistics(reconstruct, normals(400), draws=3)
+    spec = score_statistics(run, normals(400), draws=3)
     fresh = normals(400, seed=1)
     rng = np.random.default_rng(2)
     for m in range(1, LEADS + 1):
         kept = np.argsort(np.argsort(rng.random((400, LEADS)), axis=1), axis=1) < m
-        scores = score_windows(reconstruct, fresh.keep_leads(kept), spec).window
+        scores = score_windows(run, fresh.keep_leads(kept), spec).window
         assert abs(scores.mean()) < 0.25, m
         assert 0.75 < scores.std() < 1.25, m
 
 
 def test_statistics_repeat_with_the_seed() -> None:
-    assert score_statistics(reconstruct, normals(60), seed=5) == score_statistics(
-        reconstruct, normals(60), seed=5, batch=7
-    )
+    assert score_statistics(run, normals(60), seed=5) == score_statistics(run, normals(60), seed=5, batch=7)
 
 
 def test_too_few_windows_or_missing_leads_are_refused() -> None:
     with pytest.raises(ValueError, match="too few windows"):
-        score_statistics(reconstruct, normals(1))
+        score_statistics(run, normals(1))
     windows = normals(10)
     with pytest.raises(ValueError, match="all leads"):
-        score_statistics(reconstruct, windows.keep_leads(np.arange(LEADS) > 0))
+        score_statistics(run, windows.keep_leads(np.arange(LEADS) > 0))
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:
-    spec = score_statistics(reconstruct, normals(60))
-    one, many = (score_windows(reconstruct, normals(30), spec, batch=n).window for n in (1, 64))
+    spec = score_statistics(run, normals(60))
+    one, many = (score_windows(run, normals(30), spec, batch=n).window for n in (1, 64))
     np.testing.assert_allclose(one, many, atol=1e-9)
 
 
@@ -80,5 +78,5 @@ def test_standardisation_uses_the_row_of_the_count() -> None:
         count_std=(1.0,) * LEADS,
     )
     windows = normals(5)
-    three = score_windows(reconstruct, windows.keep_leads(np.arange(LEADS) < 3), flat)
+    three = score_windows(run, windows.keep_leads(np.arange(LEADS) < 3), flat)
     np.testing.assert_allclose(three.window, np.nanmean(three.lead, axis=1) - 20.0)

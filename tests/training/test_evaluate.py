@@ -52,12 +52,12 @@ def test_rhythm_only_recordings_stand_apart() -> None:
 
     calls = iter(range(99))
 
-    def reconstruct(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def run(x: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
         next(calls)
-        return x + size[:, np.newaxis, np.newaxis]
+        return {"recon_mean": x + size[:, np.newaxis, np.newaxis]}
 
     found = evaluate(
-        reconstruct, windows, entries, LEADS, spec, Thresholds(record=2.0, window=3.0, quantiles=(0.0, 1.0))
+        run, windows, entries, LEADS, spec, Thresholds(record=2.0, window=3.0, quantiles=(0.0, 1.0))
     )
     assert next(calls) == 3  # all leads, three, one
     everything = found["all"]["all"]
