@@ -40,6 +40,8 @@ class Entry:
     patient : str
         Empty where unknown.
     licence : str
+    codes : tuple of str
+        Diagnoses as the source gives them; in the index separated by ``|``.
     """
 
     path: Path
@@ -49,6 +51,11 @@ class Entry:
     split: str
     patient: str
     licence: str
+    codes: tuple[str, ...] = ()
+
+    def read(self) -> Signal:
+        """Read the recording (see `read_signal`)."""
+        return read_signal(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +84,8 @@ def read_index(index: Path) -> list[Entry]:
     ----------
     index : pathlib.Path
         CSV with a header; columns ``path`` and ``label``, and optionally ``rhythm_only``, ``dataset`` (or
-        ``group``), ``split``, ``patient_id`` and ``licence``; others are ignored. Relative paths are
-        relative to the index.
+        ``group``), ``split``, ``patient_id``, ``licence`` and ``codes``; others are ignored. Relative
+        paths are relative to the index.
 
     Returns
     -------
@@ -122,6 +129,7 @@ def _entry(index: Path, line: int, row: dict[str, str | None]) -> Entry:
         split=value("split"),
         patient=value("patient_id"),
         licence=value("licence"),
+        codes=tuple(code for code in value("codes").split("|") if code),
     )
 
 

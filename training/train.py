@@ -31,7 +31,7 @@ from training.dataset import CropSource, grid_windows
 from training.evaluate import evaluate
 from training.fit import FitConfig, fit
 from training.golden import golden_input
-from training.recordings import Entry, Signal, read_index, read_signal, select
+from training.recordings import Entry, Signal, read_index, select
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -176,7 +176,7 @@ def _progress(console: Console | None) -> Progress:
 
 
 def _read(entries: Sequence[Entry], what: str, progress: Progress) -> list[Signal]:
-    return [read_signal(entry.path) for entry in progress.track(entries, description=what)]
+    return [entry.read() for entry in progress.track(entries, description=what)]
 
 
 def _runner(model: Cae) -> Run:
