@@ -6,6 +6,7 @@ import click
 
 from models.backends import open_session
 from models.bundle import Bundle, list_bundles, load_bundle
+from models.manifest import MapCheck, Thresholds
 
 
 @click.group()
@@ -62,13 +63,19 @@ def describe(bundle: Bundle) -> list[str]:
         f" leads {' '.join(manifest.leads)}",
         f"  an alarm takes {alarm.k} of {alarm.n} windows over the threshold and ends with {alarm.clear}",
     ]
-    for precision, thresholds in manifest.thresholds.items():
+    if calibration := manifest.data.get("calibration"):
         lines.append(
-            f"  {precision}: threshold {thresholds.record:.2f} for a recording,"
-            f" {thresholds.window:.2f} for a window"
+            f"  thresholds of {calibration['date']}, from a user's own recordings;"
+            f" weights of {calibration['model']}"
         )
+    for precision, thresholds in manifest.thresholds.items():
+        lines += _operating_points(precision, thresholds)
+    lines += [_map_line(name, check) for name, check in manifest.explanations.items()]
+    figures_of_test = manifest.metrics.get("test")
+    if figures_of_test is None:
+        return lines
     lines.append("  development figures, recordings of split test (95 % interval of the AUROC):")
-    for leads, groups in manifest.metrics["test"].items():
+    for leads, groups in figures_of_test.items():
         for group, figures in groups.items():
             if figures["auroc"] is None:
                 continue
@@ -79,3 +86,33 @@ def describe(bundle: Bundle) -> list[str]:
                 f"  ({figures['n_normal']} normal, {figures['n_abnormal']} abnormal)"
             )
     return lines
+
+
+def _operating_points(precision: str, thresholds: Thresholds) -> list[str]:
+    normals = "" if thresholds.records is None else f", from {thresholds.records} validation normals"
+    record, window = (
+        f"{level:.2f}" + ("" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]")
+        for level, ends in (
+            (thresholds.record, thresholds.record_interval),
+            (thresholds.window, thresholds.window_interval),
+        )
+    )
+    lines = [f"  {precision}: screening threshold {record}, of a recording{normals}"]
+    others = [f"{name} {level:.2f}" for name, level in thresholds.record_methods.items() if name != "p95"]
+    if others:
+        lines.append(f"    other ways to choose it: {', '.join(others)}")
+    lines.append(f"  {precision}: alarm threshold {window}, of a window")
+    for source, found in thresholds.false_alarms_per_bed_hour.items():
+        low, high = found.interval
+        lines.append(
+            f"    false alarms, {source}: {found.alarms} in {found.hours:.1f} h of {found.patients} patients,"
+            f" {found.rate:.2f} per bed-hour [{low:.2f}, {high:.2f}]"
+        )
+    return lines
+
+
+def _map_line(name: str, check: MapCheck) -> str:
+    return (
+        f"  map {name}: {'informative' if check.informative else 'not informative, so not shown'};"
+        f" finds {check.localisation:.0%} of inserted anomalies, by chance {check.chance:.0%}"
+    )

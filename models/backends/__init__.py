@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.bundle import Bundle, BundleError
+from models.restoration import RestoringSession
 from models.scoring import score, sensitivity
 from models.session import Session
 
@@ -34,6 +35,7 @@ def open_session(
     Returns
     -------
     Session
+        It also restores leads (see `models.restoration`) if the model's score is made of that.
 
     Raises
     ------
@@ -51,6 +53,8 @@ def open_session(
             f"backend {backend!r} is not installed ({error}): pip install {requirement}"
         ) from error
     session: Session = session_class(bundle, precision=precision, threads=threads)
+    if bundle.manifest.score.kind == "restoration":
+        session = RestoringSession(session)
     check_parity(session, bundle)
     return session
 
@@ -64,12 +68,23 @@ def check_parity(session: Session, bundle: Bundle) -> None:
     ------
     BundleError
         If a number differs by more than the manifest allows: ``atol + rtol * |golden|`` for outputs, and for
-        a score what such a difference in the log errors of its leads can make of it.
+        a score what such differences of the outputs can make of it.
     """
     manifest, golden = bundle.manifest, bundle.golden(session.precision)
     tolerance = manifest.golden[session.precision]
     counted = np.broadcast_to(golden.mask[:, :, np.newaxis] != 0, golden.x.shape)
-    score_atol = tolerance.atol * np.maximum(1.0, sensitivity(golden.mask, manifest.score))
+    try:
+        score_tolerance = sensitivity(
+            golden.x,
+            golden.outputs,
+            counted,
+            golden.mask,
+            manifest.score,
+            atol=tolerance.atol,
+            rtol=tolerance.rtol,
+        )
+    except ValueError as error:
+        raise BundleError(f"model {manifest.name!r} refused: {error}") from error
     for size in (len(golden.x), 1):
         runs = [
             session.run(golden.x[at : at + size], golden.mask[at : at + size])
@@ -91,9 +106,11 @@ def check_parity(session: Session, bundle: Bundle) -> None:
                     f"model {manifest.name!r} refused: {name} has the shape {values.shape} where its golden "
                     f"file has {wanted.shape}; export it again"
                 )
-            atol = score_atol if name == "score" else tolerance.atol
+            allowed = score_tolerance
+            if name != "score":
+                allowed = tolerance.atol + tolerance.rtol * np.abs(wanted)
             # Written so that NaN is refused.
-            if not (np.abs(values - wanted) <= atol + tolerance.rtol * np.abs(wanted)).all():
+            if not (np.abs(values - wanted) <= allowed).all():
                 worst = float(np.max(np.abs(values - wanted)))
                 raise BundleError(
                     f"model {manifest.name!r} refused: {session.backend} {session.precision} does not "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.architectures import CaeConfig
+from models.networks.density import FeatureDensity
 
 # Kernel 4, stride 2, padding 1 doubles the length exactly and covers every output the same number of
 # times, which avoids the checkerboard of an odd kernel.
@@ -44,6 +45,7 @@ class Cae(nn.Module):
             nn.ConvTranspose1d(before, after, UP_KERNEL, stride=UP_STRIDE, padding=UP_PADDING)
             for before, after in pairwise(mirrored)
         )
+        self.density = FeatureDensity(config.channels[0]) if config.density else None
 
     def forward(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Reconstruct a batch of windows.
@@ -58,13 +60,17 @@ class Cae(nn.Module):
         Returns
         -------
         dict of str to torch.Tensor
-            ``recon_mean``, shape (batch, leads, samples): all leads, masked ones included.
+            ``recon_mean``, all leads, masked ones included, and with a density ``distance`` (see
+            `models.scoring.Outputs`).
         """
         presence = mask.unsqueeze(-1).expand_as(x)
-        h = torch.cat([x * presence, presence], dim=1)
+        h = torch.cat([x.masked_fill(presence == 0, 0.0), presence], dim=1)
         for layer in self.encoder:
             h = torch.relu(layer(h))
         h = torch.relu(self.wide(h))
         for layer in self.decoder[:-1]:
             h = torch.relu(layer(h))
-        return {"recon_mean": self.decoder[-1](h)}
+        outputs = {"recon_mean": self.decoder[-1](h)}
+        if self.density is not None:
+            outputs["distance"] = self.density(h)
+        return outputs
