@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from ingest.recordings import open_recording
 from stream.contract import INVALID
+from stream.leads import LEADS
+from training.pack import Slice, read_slice
 
 _BOOLEANS = {"": False, "0": False, "1": True}
 
@@ -28,7 +31,7 @@ class Entry:
     Attributes
     ----------
     path : pathlib.Path
-        Of the signal file or the record.
+        Of the signal file or the record; several rows share that of a pack.
     dataset : str
         Source of the recording, by which results are reported.
     label : int or None
@@ -42,6 +45,10 @@ class Entry:
     licence : str
     codes : tuple of str
         Diagnoses as the source gives them; in the index separated by ``|``.
+    record : str
+        What people call the recording; the stem of `path` if not given.
+    piece : Slice or None
+        Where it lies in the pack at `path`; None for a recording with a file of its own.
     """
 
     path: Path
@@ -52,10 +59,30 @@ class Entry:
     patient: str
     licence: str
     codes: tuple[str, ...] = ()
+    record: str = ""
+    piece: Slice | None = None
+
+    def __post_init__(self) -> None:
+        if not self.record:
+            object.__setattr__(self, "record", self.path.stem)
+
+    @property
+    def person(self) -> str:
+        """Whose recording it is, unique across data sets: an unknown patient's stands for itself."""
+        # Not `path` alone: all recordings of a pack have the same.
+        return f"{self.dataset}/{self.patient}" if self.patient else f"{self.path}#{self.record}"
 
     def read(self) -> Signal:
-        """Read the recording (see `read_signal`)."""
-        return read_signal(self.path)
+        """Read the recording, from its own file or from a pack.
+
+        Raises
+        ------
+        IngestError
+            If there is none or it cannot be read.
+        """
+        if self.piece is None:
+            return read_signal(self.path)
+        return Signal(self.piece.fs, LEADS, read_slice(self.path, self.piece))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +111,9 @@ def read_index(index: Path) -> list[Entry]:
     ----------
     index : pathlib.Path
         CSV with a header; columns ``path`` and ``label``, and optionally ``rhythm_only``, ``dataset`` (or
-        ``group``), ``split``, ``patient_id``, ``licence`` and ``codes``; others are ignored. Relative
-        paths are relative to the index.
+        ``group``), ``split``, ``patient_id``, ``licence``, ``codes`` and ``record``; others are ignored.
+        Relative paths are relative to the index. A row with ``offset`` and ``samples`` is a recording of a
+        pack: ``path`` is the array, and ``fs`` the rate in Hz (see `training.pack`).
 
     Returns
     -------
@@ -130,6 +158,23 @@ def _entry(index: Path, line: int, row: dict[str, str | None]) -> Entry:
         patient=value("patient_id"),
         licence=value("licence"),
         codes=tuple(code for code in value("codes").split("|") if code),
+        record=value("record"),
+        piece=_piece(index, line, value("offset"), value("samples"), value("fs")),
+    )
+
+
+def _piece(index: Path, line: int, offset: str, samples: str, fs: str) -> Slice | None:
+    # A rate alone is no pack: indices of ordinary recordings state it too.
+    if not (offset or samples):
+        return None
+    try:
+        piece = Slice(int(offset), int(samples), float(fs))
+        if piece.offset >= 0 and piece.samples >= 1 and 0 < piece.fs < math.inf:
+            return piece
+    except ValueError:
+        pass
+    raise IndexFileError(
+        f"{index}, line {line}: no place in a pack: offset {offset!r}, samples {samples!r}, fs {fs!r}"
     )
 
 
