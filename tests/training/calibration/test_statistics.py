@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from models.manifest import ScoreSpec
-from training.calibrate import record_scores, score_statistics, score_windows, thresholds
+from training.calibration.statistics import (
+    MOST_WINDOWS,
+    record_scores,
+    score_statistics,
+    score_windows,
+    thresholds,
+)
 from training.dataset import WindowSet
 
 LEADS, SAMPLES = 4, 60
@@ -48,6 +54,58 @@ def test_too_few_windows_or_missing_leads_are_refused() -> None:
     windows = normals(10)
     with pytest.raises(ValueError, match="all leads"):
         score_statistics(run, windows.keep_leads(np.arange(LEADS) > 0))
+
+
+def says_more(x: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    outputs = run(x, mask)
+    outputs["recon_logvar"] = np.full_like(x, -1.0) + 0.1 * x
+    outputs["kl"] = np.square(x[:, 0, :8]).sum(axis=1)
+    outputs["temporal_attention"] = np.full((len(x), 6), 1 / 6, np.float32)
+    outputs["recon_restored"] = outputs["recon_mean"] + 0.1
+    return outputs
+
+
+@pytest.mark.parametrize(
+    "kind", ["mse", "log_mse", "log_mae", "log_normalised", "elbo", "attention_elbo", "restoration"]
+)
+def test_normals_score_zero_by_any_kind_of_error(kind: str) -> None:
+    spec = score_statistics(says_more, normals(300), kind=kind, draws=2)
+    assert spec.kind == kind
+    fresh = normals(300, seed=1)
+    for m in (1, LEADS):
+        kept = np.arange(LEADS) < m
+        scores = score_windows(says_more, fresh.keep_leads(kept), spec).window
+        assert abs(scores.mean()) < 0.4, m
+        assert 0.6 < scores.std() < 1.5, m
+
+
+def test_the_weights_of_a_score_are_kept() -> None:
+    spec = score_statistics(says_more, normals(40), kind="elbo", alpha=0.4, beta=0.6)
+    assert (spec.alpha, spec.beta) == (0.4, 0.6)
+    usual = score_statistics(says_more, normals(40), kind="elbo")
+    assert (usual.alpha, usual.beta) == (0.5, 1.0)
+    assert usual.lead_mean != spec.lead_mean
+
+
+def test_a_score_that_the_network_cannot_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs the output recon_restored"):
+        score_statistics(run, normals(40), kind="restoration")
+    with pytest.raises(ValueError, match="kind"):
+        score_statistics(run, normals(40), kind="no such kind")
+
+
+def test_of_many_windows_some_are_measured() -> None:
+    seen = 0
+
+    def counts(x: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal seen
+        assert len(x) <= 50
+        seen += len(x)
+        return run(x, mask)
+
+    score_statistics(counts, normals(2 * MOST_WINDOWS + 1), draws=1, batch=50)
+    assert seen <= LEADS * MOST_WINDOWS
+    assert seen > LEADS * MOST_WINDOWS / 2
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:
