@@ -128,7 +128,10 @@ _COMMANDS = {
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.commands:alerts",
     "models": "models.commands:models",
+    "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",
+    "calibrate": "training.calibration.commands:calibrate",
+    "evaluate": "training.evaluation.commands:evaluate",
 }
 
 

@@ -1,11 +1,8 @@
-"""From an index of recordings to a model bundle."""
+"""From indices of recordings and a configuration to a model bundle."""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,53 +11,50 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.numpy import save as save_safetensors
+from torch import nn
 
-from models.architectures import CaeConfig
 from models.backends import open_session
 from models.bundle import WEIGHTS, Bundle, GoldenData, golden_file, onnx_file, write_bundle
-from models.export import export_cae
-from models.manifest import AlarmRule, FilterSpec, Golden, Manifest, ScoreSpec, WindowSpec
-from models.networks.cae import Cae
+from models.export import export
+from models.manifest import Golden, Manifest, ScoreSpec, Thresholds, WindowSpec
+from models.networks.build import build
 from models.scoring import score
 from stream.leads import LEADS
 from stream.preprocess import group_delay_ms
-from training.calibrate import Run, score_statistics, score_windows, thresholds
-from training.dataset import CropSource, grid_windows
-from training.evaluate import evaluate
-from training.fit import FitConfig, fit
+from training.calibration.recalibrate import choose
+from training.config import TrainConfig
+from training.display import Report, csv_log, progress_bars, tensorboard_log
+from training.fit import Device, Fitted, choose_device, fit
 from training.golden import golden_input
-from training.recordings import Entry, Signal, read_index, select
+from training.measure import figures_of, finish, maps_of, network_run, operating_points_of, statistics_of
+from training.provenance import code_provenance, data_provenance, split_hash
+from training.recordings import Entry, read_index, select
+from training.sources import Source, read_source, some_windows
 
 FloatArray = npt.NDArray[np.float32]
 
-WINDOW = WindowSpec(fs=100.0, samples=800, hop=50)
-"""Eight seconds at 100 Hz, every half second: of those tried, the rate and length that separate best."""
-
-ALARM_RULE = AlarmRule(k=17, n=24, clear=8)
-"""A single moment lies in 16 windows of 8 s, half a second apart: with 17 no single disturbance raises an
-alarm. They are sought among 24 windows, which span 19.5 s, more than two window lengths, because windows that
-overlap are not independent; when two thirds of those are below the threshold, it ends."""
-
-_FILTER = FilterSpec()
 # What a bundle may differ by when it is opened on another processor, whose float32 sums run in another
 # order: reconstructions are of order 1, and so are scores.
 _RTOL, _ATOL = 1e-4, 1e-5
-# On the CPU a window costs the same in a batch of any size (0.29 ms on one core); 32 bounds the wait of the
-# first one in a batch to 10 ms, and the memory of the run.
-_MAX_BATCH = 32
+
+# Recordings that choose the epoch: their windows are held in memory, half a gigabyte, and the mean loss of
+# so many is known far better than it differs from one epoch to the next. Thresholds use all.
+_VALIDATION_RECORDINGS = 2000
+# Recordings left out that are named; the rest is counted.
+_NAMED = 5
 
 
 def train_bundle(
-    index: Path,
+    indices: Sequence[Path],
     out_dir: Path,
+    config: TrainConfig,
     *,
-    name: str = "cae-100hz",
-    network: CaeConfig | None = None,
-    config: FitConfig | None = None,
+    epochs: int | None = None,
     created: str | None = None,
     threads: int | None = None,
+    device: Device = "auto",
+    tensorboard: Path | None = None,
     console: Console | None = None,
 ) -> Bundle:
     """Train a model on normal recordings and write it as a bundle.
@@ -71,19 +65,22 @@ def train_bundle(
 
     Parameters
     ----------
-    index : pathlib.Path
+    indices : sequence of pathlib.Path
         See `training.recordings.read_index`.
     out_dir : pathlib.Path
         Folder for the bundle. A checkpoint stands beside it, as ``<out_dir>.checkpoint``, until the bundle
-        is complete; if there is one, training goes on from it.
-    name : str
-        Of the model.
-    network : CaeConfig, optional
-    config : FitConfig, optional
+        is complete; if there is one, training goes on from it. ``<out_dir>.metrics.csv`` has a row for each
+        epoch.
+    config : TrainConfig
+    epochs : int, optional
+        In place of those of `config`; a model that had fewer is marked as undertrained.
     created : str, optional
         Date in the manifest, ISO 8601; default today.
     threads : int, optional
         Of torch.
+    device : {"auto", "cpu", "cuda"}
+    tensorboard : pathlib.Path, optional
+        Folder for TensorBoard's event files.
     console : rich.console.Console, optional
         Where progress is shown; nowhere if not given.
 
@@ -94,75 +91,90 @@ def train_bundle(
     Raises
     ------
     IndexFileError
-        If the index cannot be used.
+        If an index cannot be used.
     ValueError
-        If it names too few normals to train or validate with.
+        If there is too little to train, validate or calibrate with, or the training fails.
+    OSError
+        If something cannot be written.
     """
-    network, config = network or CaeConfig(), config or FitConfig()
+    where = choose_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(config.seed)
-    model = Cae(network)
-    entries = read_index(index)
-    train = select(entries, split="train", label=0)
-    validation = select(entries, split="val", label=0)
-    test = select(entries, split="test")
-    with _progress(console) as progress:
-        train_signals = _read(train, "reading normals to train on", progress)
-        validation_signals = _read(validation, "reading normals to validate with", progress)
-        test_signals = _read(test, "reading test recordings", progress)
-        validation_windows = grid_windows(validation_signals, LEADS, _FILTER, WINDOW)
-        checkpoint = out_dir.with_name(out_dir.name + ".checkpoint")
-        out_dir.parent.mkdir(parents=True, exist_ok=True)
-        crops = CropSource(train_signals, LEADS, _FILTER, WINDOW)
-        fitted = fit(model, crops, validation_windows, config, checkpoint=checkpoint, progress=progress)
+    run_config = config
+    if epochs is not None:
+        run_config = config.model_copy(update={"fit": config.fit.model_copy(update={"epochs": epochs})})
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    reports = [csv_log(out_dir.with_name(out_dir.name + ".metrics.csv"))]
+    if tensorboard is not None:
+        reports.append(tensorboard_log(tensorboard))
+    entries = [entry for index in indices for entry in read_index(index)]
+    chosen = choose(entries)
+    torch.manual_seed(config.fit.seed)
+    model = build(config.network)
+    checkpoint = out_dir.with_name(out_dir.name + ".checkpoint")
+    with progress_bars(console) as progress:
 
-    model.load_state_dict({key: torch.from_numpy(value) for key, value in fitted.weights.items()})
-    run = _runner(model)
-    train_windows = grid_windows(train_signals, LEADS, _FILTER, WINDOW)
-    complete = train_windows.select(np.asarray(train_windows.mask.all(axis=1)))
-    spec = score_statistics(run, complete, seed=config.seed)
-    scores = score_windows(run, validation_windows, spec).window
-    operating = thresholds(scores, validation_windows.record, len(validation))
-    test_windows = grid_windows(test_signals, LEADS, _FILTER, WINDOW)
-    metrics = evaluate(run, test_windows, test, LEADS, spec, operating) if test else {}
+        def read(what: str, some: Sequence[Entry]) -> Source:
+            source = read_source(
+                some, config, what=f"reading {what}", folder=out_dir.parent, progress=progress
+            )
+            _name(source.left_out, console)
+            return source
 
-    manifest = Manifest(
-        name=name,
-        architecture=network.architecture,
-        description="Convolutional autoencoder for any subset of twelve leads, 8 s at 100 Hz; "
-        "research use only, not a medical device",
-        created=created or date.today().isoformat(),
-        leads=LEADS,
-        filter=_FILTER.model_copy(update={"delay_ms": round(group_delay_ms(_FILTER), 1)}),
-        window=WINDOW,
-        score=spec,
-        thresholds={"fp32": operating},
-        alarm=ALARM_RULE,
-        golden={"fp32": Golden(file=golden_file("fp32"), rtol=_RTOL, atol=_ATOL)},
-        max_batch=_MAX_BATCH,
-        parameters=sum(value.size for value in fitted.weights.values()),
-        hyperparameters={
-            "network": network.model_dump(mode="json"),
-            "fit": asdict(config),
-            "epoch": fitted.epoch,
-            "history": [[round(value, 5) for value in pair] for pair in fitted.history],
-        },
-        metrics={
-            "what": "development figures on recordings of split test: AUROC of record scores (mean of "
-            "window scores) with a 95 % bootstrap interval; rhythm_only recordings stand apart",
-            "test": metrics,
-        },
-        data=_provenance(index, {"train": train, "val": validation, "test": test}),
-        sha256={},
+        sources = {
+            "train": read("normals of train", select(entries, split="train", label=0)),
+            "val": read("normals of val", select(entries, split="val", label=0)),
+        }
+        fitted = fit(
+            model,
+            sources["train"].signals,
+            some_windows(sources["val"], _VALIDATION_RECORDINGS),
+            run_config,
+            data=split_hash({split: source.entries for split, source in sources.items()}),
+            device=device,
+            checkpoint=checkpoint,
+            report=_all(reports),
+            progress=progress,
+        )
+        weights = finish(model, fitted.weights, sources["train"], config)
+        run = network_run(model, where, config.score.kind)
+        measuring = progress.add_task("measuring how normals score", total=None)
+        spec = statistics_of(run, sources["train"], config)
+        progress.update(measuring, total=1, completed=1)
+        operating, unused = operating_points_of(
+            run,
+            spec,
+            config,
+            normals=sources["val"],
+            abnormal=read("abnormal ones of val", chosen.abnormal),
+            lasting=chosen.lasting,
+            progress=progress,
+        )
+        _name(unused, console)
+        maps = maps_of(run, spec, config, sources["val"], progress)
+        sources["test"] = read("test", select(entries, split="test"))
+        test = figures_of(run, spec, sources["test"], operating.record, progress)
+
+    manifest = _manifest(config, run_config, fitted, spec, operating).model_copy(
+        update={
+            "created": created or date.today().isoformat(),
+            "explanations": maps,
+            "metrics": _metrics(config, run_config, test),
+            "data": data_provenance(
+                indices,
+                {split: source.entries for split, source in sources.items()},
+                [line for source in sources.values() for line in source.left_out],
+            )
+            | {"code": code_provenance(where)},
+        }
     )
     bundle = write_bundle(
         out_dir,
         manifest,
         {
-            WEIGHTS: save_safetensors(fitted.weights),
-            onnx_file("fp32"): export_cae(network, fitted.weights),
-            golden_file("fp32"): _golden(run, spec).to_bytes(),
+            WEIGHTS: save_safetensors(weights),
+            onnx_file("fp32"): export(config.network, weights, "fp32"),
+            golden_file("fp32"): _golden(model, config.window, spec).to_bytes(),
         },
     )
     open_session(bundle)
@@ -170,46 +182,81 @@ def train_bundle(
     return bundle
 
 
-def _progress(console: Console | None) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=console is None)
+def _name(left_out: Sequence[str], console: Console | None) -> None:
+    if not left_out or console is None:
+        return
+    for line in left_out[:_NAMED]:
+        console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
+    more = f", {len(left_out) - _NAMED} more than are named" if len(left_out) > _NAMED else ""
+    console.print(f"{len(left_out)} of these recordings are left out{more}", highlight=False)
 
 
-def _read(entries: Sequence[Entry], what: str, progress: Progress) -> list[Signal]:
-    return [entry.read() for entry in progress.track(entries, description=what)]
+def _all(reports: Sequence[Report]) -> Report:
+    def report(history: Any) -> None:
+        for one in reports:
+            one(history)
+
+    return report
 
 
-def _runner(model: Cae) -> Run:
-    model.eval()
+def _manifest(
+    config: TrainConfig, run_config: TrainConfig, fitted: Fitted, spec: ScoreSpec, operating: Thresholds
+) -> Manifest:
+    return Manifest(
+        name=config.name,
+        architecture=config.network.architecture,
+        description=config.description,
+        created="",
+        leads=LEADS,
+        filter=config.filter.model_copy(update={"delay_ms": round(group_delay_ms(config.filter), 1)}),
+        window=config.window,
+        score=spec,
+        thresholds={"fp32": operating},
+        alarm=config.alarm,
+        golden={"fp32": Golden(file=golden_file("fp32"), rtol=_RTOL, atol=_ATOL)},
+        max_batch=config.max_batch,
+        parameters=sum(value.size for value in fitted.weights.values()),
+        hyperparameters=_hyperparameters(config, run_config, fitted),
+        metrics={},
+        data={},
+        sha256={},
+    )
 
-    def run(x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
-        with torch.no_grad():
-            outputs = model(torch.from_numpy(x), torch.from_numpy(mask))
-        return {name: value.numpy() for name, value in outputs.items()}
 
-    return run
+def _undertrained(config: TrainConfig, run_config: TrainConfig) -> dict[str, bool]:
+    # Said only of a model of which it is true.
+    return {"undertrained": True} if run_config.fit.epochs < config.fit.epochs else {}
 
 
-def _golden(run: Run, spec: ScoreSpec) -> GoldenData:
-    x, mask = golden_input(LEADS, WINDOW.samples, WINDOW.fs)
-    outputs = dict(run(x, mask))
+def _metrics(config: TrainConfig, run_config: TrainConfig, test: dict[str, Any]) -> dict[str, Any]:
+    what = (
+        "development figures on recordings of split test, with 95 % bootstrap intervals over patients; "
+        "the score of a recording is the mean of its windows'; rhythm_only recordings stand apart"
+    )
+    return {"what": what, **_undertrained(config, run_config), "test": test}
+
+
+def _hyperparameters(config: TrainConfig, run_config: TrainConfig, fitted: Fitted) -> dict[str, Any]:
+    last = fitted.history[fitted.epoch - 1]
+    return {
+        **run_config.model_dump(
+            mode="json", include={"network", "loss", "fit", "augmentation"}, exclude_none=True
+        ),
+        "epochs_meant": config.fit.epochs,
+        "epochs_run": len(fitted.history),
+        "epoch": fitted.epoch,
+        "history": [[_rounded(epoch.loss), _rounded(epoch.validation_loss)] for epoch in fitted.history],
+        **({} if last.active is None else {"active_dimensions": last.active}),
+        **_undertrained(config, run_config),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
+def _golden(model: nn.Module, window: WindowSpec, spec: ScoreSpec) -> GoldenData:
+    x, mask = golden_input(LEADS, window.samples, window.fs)
+    outputs = dict(network_run(model, torch.device("cpu"), spec.kind)(x, mask))
     counted = np.broadcast_to(mask[:, :, np.newaxis] != 0, x.shape)
     return GoldenData(x, mask, outputs, score(x, outputs, counted, mask, spec).window)
-
-
-def _provenance(index: Path, used: dict[str, Sequence[Entry]]) -> dict[str, Any]:
-    # Counts and licences, no paths: a bundle leaves the machine on which it was made.
-    everything = [entry for entries in used.values() for entry in entries]
-    licences: dict[str, set[str]] = {}
-    for entry in everything:
-        licences.setdefault(entry.dataset, set()).add(entry.licence or "unknown")
-    return {
-        "index_sha256": hashlib.sha256(index.read_bytes()).hexdigest(),
-        "recordings": {
-            split: dict(sorted(Counter(entry.dataset for entry in entries).items()))
-            for split, entries in used.items()
-        },
-        "licences": {dataset: sorted(found) for dataset, found in sorted(licences.items())},
-        "use": "normals (label 0) of train: weights and score statistics; normals of val: choice of the "
-        "epoch and thresholds; test: metrics only",
-    }
