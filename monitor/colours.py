@@ -12,3 +12,6 @@ PRIORITY = {"high": "#c8001e", "medium": "#ffcf00", "low": "#1cc3e3"}
 """Red, yellow and cyan, as in IEC 60601-1-8."""
 
 NO_PRIORITY = "#b4bec9"
+
+ATTENTION = ("#f7fafd", "#9dc0de", "#08306b")
+"""Least, even and most: light to dark blue, told apart without colour, and apart from black and red."""

@@ -6,7 +6,9 @@ print at the picture's resolution has the usual 25 mm/s and 10 mm/mV.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,23 +17,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from monitor.colours import (
-    EXPECTED,
     INK,
-    MAJOR,
-    MINOR,
     NO_PRIORITY,
     OVER,
-    PAPER,
     PRIORITY,
     RULE,
     SCORE,
     SLATE,
 )
+from monitor.maps import BAND_SDS, MOST, attention_words, hidden_words
+from monitor.report_paper import PULSE_MM, SHADES, draw_paper
 from monitor.strips import Paper, lay_out
 from stream.describe import duration, verdict, why_not_scored
 from stream.offline import Analysis
 from stream.overlay import Traces
-from stream.stretches import Stretch, most_anomalous, not_scored, over_threshold
+from stream.stretches import Stretch, most_anomalous, not_scored
 
 DISCLAIMER = "Research software. Not a medical device."
 
@@ -46,11 +46,12 @@ _SPEEDS = (25.0, 12.5)
 _WIDE_MM = 375.0
 # Millimetres around and between the parts.
 _LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 14.0, 13.0, 23.0, 9.0, 13.0
+# A line of the legend and a character of it; the scale of attention within its line, with its numbers.
+_LINE_MM, _CHARACTER_MM = 4.2, 1.4
+_SCALE_MM, _SCALE_ROOM_MM = 30.0, 46.0
 # The times below a score's axis, and the line with its title above.
 _TIMES_MM, _CAPTION_MM = 5.0, 6.0
 _SCORE_MM, _OVERVIEW_MM = 34.0, 44.0
-# Paper to the left of the recording, for the calibration pulse: 1 mV high, one large square wide.
-_PULSE_MM = 10.0
 # A title wider than this does not fit beside the disclaimer.
 _LEAST_PAPER_MM = 200.0
 # With more windows than this, bars that show each one's extent are a thicket; and so are points.
@@ -87,33 +88,70 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
     speed = next((s for s in _SPEEDS if s * (part.end_s - part.start_s) <= _WIDE_MM), _SPEEDS[-1])
     points = slice(*np.searchsorted(traces.t_s, part).tolist())
     paper = lay_out(traces, points)
-    width = max(speed * (part.end_s - part.start_s) + _PULSE_MM, _LEAST_PAPER_MM)
+    width = max(speed * (part.end_s - part.start_s) + PULSE_MM, _LEAST_PAPER_MM)
     score_mm = _OVERVIEW_MM if long else _SCORE_MM
     below = _CAPTION_MM if long else _TIMES_MM
-    page = _Page(width, _TITLE + paper.height + _GAP + score_mm + below + _BOTTOM)
+    legend = _legend(traces, analysis, speed, paper, width)
+    bottom = _BOTTOM + _LINE_MM * (len(legend) - 1)
+    page = _Page(width, _TITLE + paper.height + _GAP + score_mm + below + bottom)
     _write_title(page, analysis)
+    top = _TITLE
     if long:
-        top = _TITLE + _CAPTION_MM
+        top += _CAPTION_MM
         _draw_score(page.axes(top, score_mm), analysis, Stretch(0.0, analysis.duration_s), part)
         top += score_mm + _GAP
         page.text(0, top - 2.0, heading, size=9.5, weight="bold")
-        _draw_paper(page.axes(top, paper.height), paper, traces, points, analysis, part, speed, width)
-    else:
-        _draw_paper(page.axes(_TITLE, paper.height), paper, traces, points, analysis, part, speed, width)
+    draw_paper(page.axes(top, paper.height), paper, traces, points, analysis, part, speed, width)
+    if not long:
         # The score's axis goes on below the paper's: the same second at the same place.
-        axes = page.axes(_TITLE + paper.height + _GAP, score_mm)
-        shown = Stretch(part.start_s - _PULSE_MM / speed, part.start_s + (width - _PULSE_MM) / speed)
+        axes = page.axes(top + paper.height + _GAP, score_mm)
+        shown = Stretch(part.start_s - PULSE_MM / speed, part.start_s + (width - PULSE_MM) / speed)
         _draw_score(axes, analysis, shown, None)
-    page.text(
-        0,
-        page.height - 3.5,
-        f"Black: the signal as the model was given it ({traces.fs:g} Hz, 0.5–40 Hz)."
-        " Red: what the model expected."
-        f" Shaded: windows over the alarm threshold.  {speed:g} mm/s, {paper.size:g} mm/mV.",
-        size=7.5,
-        color=SLATE,
-    )
+    for number, line in enumerate(reversed(legend)):
+        _write_legend(page, page.height - 3.5 - number * _LINE_MM, line)
     page.figure.savefig(path, format="png", dpi=_DPI)
+
+
+class _Line(NamedTuple):
+    # Of the legend; the scale of attention stands before its own.
+    text: str
+    scale: bool = False
+
+
+def _legend(traces: Traces, analysis: Analysis, speed: float, paper: Paper, width: float) -> list[_Line]:
+    lines = [
+        _Line(
+            f"Black: the signal as the model was given it ({traces.fs:g} Hz, 0.5–40 Hz)."
+            " Red: what the model expected."
+            f" Shaded: windows over the alarm threshold.  {speed:g} mm/s, {paper.size:g} mm/mV."
+        )
+    ]
+    if traces.spread is not None:
+        lines.append(
+            _Line(
+                "Red area between the two: the error, stronger where the signal leaves the pale band,"
+                f" ± {BAND_SDS} of the standard deviations that the model expected."
+            )
+        )
+    room = int((width - _SCALE_ROOM_MM) / _CHARACTER_MM)
+    for number, text in enumerate(textwrap.wrap(attention_words(traces), room)):
+        lines.append(_Line(text, scale=number == 0))
+    lines += map(_Line, textwrap.wrap(hidden_words(analysis), int(width / _CHARACTER_MM)))
+    return lines
+
+
+def _write_legend(page: _Page, y: float, line: _Line) -> None:
+    if line.scale:
+        number = (_SCALE_ROOM_MM - _SCALE_MM) / 2
+        scale = page.axes(y - 2.2, 2.4, number, _SCALE_MM)
+        scale.imshow(np.linspace(0, 1, 256)[np.newaxis], cmap=SHADES, aspect="auto")
+        scale.set(xticks=[127.5], xticklabels=[], yticks=[])
+        scale.tick_params(direction="in", length=2, color=INK)
+        for spine in scale.spines.values():
+            spine.set_color(RULE)
+        page.text(0, y, f"1/{MOST:g} ×", size=7.5, color=SLATE)
+        page.text(number + _SCALE_MM + 1, y, f"{MOST:g} ×", size=7.5, color=SLATE)
+    page.text(_SCALE_ROOM_MM if line.scale else 0.0, y, line.text, size=7.5, color=SLATE)
 
 
 class _Page:
@@ -125,10 +163,11 @@ class _Page:
         # Not pyplot: no global state, no display.
         self.figure = Figure(figsize=(self._total / _MM_PER_INCH, height / _MM_PER_INCH), facecolor="white")
 
-    def axes(self, top: float, height: float) -> Axes:
+    def axes(self, top: float, height: float, left: float = 0.0, width: float | None = None) -> Axes:
+        width = self.width if width is None else width
         bottom = 1 - (top + height) / self.height
         return self.figure.add_axes(
-            (_LEFT / self._total, bottom, self.width / self._total, height / self.height)
+            ((_LEFT + left) / self._total, bottom, width / self._total, height / self.height)
         )
 
     def text(
@@ -188,58 +227,6 @@ def _excerpt_heading(part: Stretch, mean: float | None) -> str:
 def _short(name: str) -> str:
     # A model may be named by a long path; its end tells more.
     return name if len(name) <= 40 else f"…{name[-39:]}"
-
-
-# ---- ECG paper -------------------------------------------------------------------------------------------
-
-
-def _draw_paper(
-    axes: Axes,
-    paper: Paper,
-    traces: Traces,
-    points: slice,
-    analysis: Analysis,
-    part: Stretch,
-    speed: float,
-    width: float,
-) -> None:
-    # In millimetres both ways; the recording begins after the calibration pulse.
-    axes.set(xlim=(0, width), ylim=(0, paper.height), facecolor=PAPER, xticks=[], yticks=[])
-    for colour, step, line in ((MINOR, 1.0, 0.5), (MAJOR, 5.0, 0.8)):
-        axes.vlines(np.arange(0, width + 0.1, step), 0, paper.height, colors=colour, lw=line, zorder=0.5)
-        axes.hlines(np.arange(0, paper.height + 0.1, step), 0, width, colors=colour, lw=line, zorder=0.5)
-    for spine in axes.spines.values():
-        spine.set_color(MAJOR)
-
-    def place(seconds: npt.NDArray[np.float64] | float) -> npt.NDArray[np.float64]:
-        return _PULSE_MM + speed * (np.asarray(seconds) - part.start_s)
-
-    for start, end in over_threshold(analysis):
-        if start < part.end_s and end > part.start_s:
-            left, right = place(max(start, part.start_s)), place(min(end, part.end_s))
-            axes.axvspan(float(left), float(right), color=OVER, alpha=0.055, lw=0, zorder=0.4)
-    x = place(traces.t_s[points])
-    for strip in paper.strips:
-        signal = paper.heights(strip, traces.signal[strip.row, points])
-        expected = paper.heights(strip, traces.reconstruction[strip.row, points])
-        # Where the two part is what the score is made of.
-        axes.fill_between(x, signal, expected, color=EXPECTED, alpha=0.22, lw=0, zorder=2)
-        axes.plot(x, expected, color=EXPECTED, lw=0.9, zorder=3, solid_joinstyle="round")
-        axes.plot(x, signal, color=INK, lw=0.9, zorder=4, solid_joinstyle="round")
-        pulse = strip.baseline + np.array([0, 0, 1, 1, 0, 0]) * paper.size
-        axes.plot([1, 2, 2, 7, 7, 8], pulse, color=INK, lw=0.9, zorder=4)
-        axes.text(
-            _PULSE_MM + 0.8,
-            strip.baseline + 2.2,
-            strip.lead,
-            size=9,
-            weight="bold",
-            color=INK,
-            zorder=5,
-            bbox={"facecolor": PAPER, "alpha": 0.75, "pad": 0.8, "lw": 0},
-        )
-    if not paper.strips:
-        axes.text(width / 2, paper.height / 2, "no lead that the model knows", ha="center", color=SLATE)
 
 
 # ---- the score -------------------------------------------------------------------------------------------

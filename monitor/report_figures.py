@@ -15,6 +15,7 @@ from bokeh.models import (
     HoverTool,
     Label,
     Line,
+    LinearColorMapper,
     NumeralTickFormatter,
     PanTool,
     Range1d,
@@ -25,6 +26,7 @@ from bokeh.models import (
     Span,
     Title,
     Tool,
+    VArea,
     WheelZoomTool,
     ZoomInTool,
     ZoomOutTool,
@@ -44,8 +46,9 @@ from monitor.colours import (
     SCORE,
     SLATE,
 )
+from monitor.maps import band, shade, shades
 from monitor.report import with_breaks
-from monitor.strips import Paper
+from monitor.strips import BAR_MM, Paper
 from monitor.trace import thin
 from stream.describe import duration
 from stream.offline import Analysis
@@ -57,6 +60,8 @@ _FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _MAX_VALUES = 500_000
 # Half of them go to what is drawn in full, so that the rest keeps a usable resolution.
 _SHARE_IN_FULL = 0.5
+# Shades of all bars together, a byte each; in pieces, for a browser draws no image wider than some 16,000.
+_MAX_SHADES, _SHADES_IN_A_PIECE = 500_000, 8192
 # Ten to a pixel; three hours of windows.
 _MAX_SCORES = 20_000
 # One pixel of a screen is about a quarter of a millimetre: the paper is drawn at life size.
@@ -97,10 +102,12 @@ def thinned(traces: Traces, in_full: list[Stretch], max_values: int = _MAX_VALUE
     -------
     Thinned
         Times, strictly ascending, and one row for each lead's signal, then one for each one's
-        reconstruction. Where points are left out, two stand for a piece: its lowest and its highest value
-        in the order in which they come.
+        reconstruction; of a model that expects a spread, then the lower edges of its band, then the upper
+        ones. Where points are left out, two stand for a piece: its lowest and its highest value in the order
+        in which they come; of an edge twice the outer one.
     """
-    values = np.concatenate([traces.signal, traces.reconstruction])
+    values = np.concatenate([traces.signal, traces.reconstruction, *(band(traces) or ())])
+    lower, upper = (slice(edge * len(traces.leads), (edge + 1) * len(traces.leads)) for edge in (2, 3))
     n, t = len(traces.t_s), traces.t_s
     # Times are of twice the length.
     budget = max(4, max_values // (len(values) + 2))
@@ -124,7 +131,11 @@ def thinned(traces: Traces, in_full: list[Stretch], max_values: int = _MAX_VALUE
             starts = t[begin:whole:piece]
             quarter = piece / traces.fs / 4
             times.append(np.stack([starts + quarter, starts + 3 * quarter], axis=1).ravel())
-            rows.append(thin(values[:, begin:whole].reshape(len(values), *shape)).reshape(len(values), -1))
+            pairs = thin(values[:, begin:whole].reshape(len(values), *shape))
+            # The edges of a band must not cross.
+            pairs[lower] = pairs[lower].min(axis=-1, keepdims=True)
+            pairs[upper] = pairs[upper].max(axis=-1, keepdims=True)
+            rows.append(pairs.reshape(len(values), -1))
         times.append(t[whole:end])
         rows.append(values[:, whole:end])
     return Thinned(np.concatenate(times), np.concatenate(rows, axis=1), False)
@@ -168,30 +179,26 @@ def leads_figure(analysis: Analysis, traces: Traces, paper: Paper, drawn: Thinne
     # Single precision resolves a sample up to 24 hours only for values, not for times.
     source = ColumnDataSource(data={"t": drawn.t_s})
     rows = len(traces.leads)
+    kinds = ("signal", "expected", "low", "high")[: len(drawn.values) // max(rows, 1)]
     for strip in paper.strips:
-        for kind, row in (("expected", rows + strip.row), ("signal", strip.row)):
-            column = f"{strip.lead} {kind}"
-            source.data[column] = paper.heights(strip, drawn.values[row])
+        for number, kind in enumerate(kinds):
+            height = paper.heights(strip, drawn.values[number * rows + strip.row])
+            if kind in ("low", "high"):
+                # An area does not know of missing points: it shrinks to nothing there.
+                height = np.where(np.isnan(height), np.float32(strip.baseline), height)
+            source.data[f"{strip.lead} {kind}"] = height
+    if "low" in kinds:
+        for strip in paper.strips:
+            area = VArea(x="t", y1=f"{strip.lead} low", y2=f"{strip.lead} high")
+            area.update(fill_color=EXPECTED, fill_alpha=0.15)
+            plot.add_glyph(source, area)
+    _draw_attention(plot, paper, traces)
     for kind, colour in (("expected", EXPECTED), ("signal", INK)):
         for strip in paper.strips:
             line = Line(x="t", y=f"{strip.lead} {kind}", line_color=colour, line_width=1.3, line_join="round")
             plot.add_glyph(source, line)
-    # Names stay at the left edge of whatever is shown.
     for strip in paper.strips:
-        plot.add_layout(
-            Label(
-                x=6,
-                x_units="screen",
-                y=strip.baseline + 2.2,
-                text=strip.lead,
-                text_font=_FONT,
-                text_font_size="14px",
-                text_font_style="bold",
-                text_color=INK,
-                background_fill_color=PAPER,
-                background_fill_alpha=0.75,
-            )
-        )
+        plot.add_layout(_label(strip.lead, strip.baseline + 2.2, size=14, bold=True))
     pan = PanTool(dimensions="width")
     # With the bare wheel one scrolls the page, which is higher than most screens.
     zoom = WheelZoomTool(dimensions="width", modifiers="ctrl")
@@ -200,6 +207,54 @@ def leads_figure(analysis: Analysis, traces: Traces, paper: Paper, drawn: Thinne
     plot.toolbar.active_scroll = zoom
     _style_axes(plot, analysis)
     return plot
+
+
+def _draw_attention(plot: figure, paper: Paper, traces: Traces) -> None:
+    bars = []
+    if traces.lead_attention is not None:
+        bars += [(strip.bar, traces.lead_attention[strip.row]) for strip in paper.strips]
+    if traces.temporal_attention is not None:
+        bars.append((paper.foot, traces.temporal_attention))
+        plot.add_layout(_label("all leads", paper.foot + BAR_MM + 0.7, size=12, bold=False))
+    if not bars or not len(traces.t_s):
+        return
+    # Points that a shade stands for, and their mean.
+    points = -(-len(bars) * len(traces.t_s) // _MAX_SHADES)
+    begins = np.arange(0, len(traces.t_s), points)
+    # The first colour is for where there is none.
+    colours = LinearColorMapper(palette=["#00000000", *shades(255)], low=0, high=255)
+    for bottom, attention in bars:
+        absent = np.isnan(attention)
+        total = np.add.reduceat(np.where(absent, 0.0, attention), begins)
+        count = np.add.reduceat(~absent, begins, dtype=np.int64)
+        mean = np.divide(total, count, out=np.full(len(begins), np.nan), where=count > 0)
+        codes = np.where(count > 0, 1 + np.round(254 * shade(mean)), 0).astype(np.uint8)
+        for first in range(0, len(codes), _SHADES_IN_A_PIECE):
+            piece = codes[np.newaxis, first : first + _SHADES_IN_A_PIECE]
+            plot.image(
+                image=[piece],
+                x=traces.t_s[begins[first]] - 0.5 / traces.fs,
+                y=bottom,
+                dw=piece.size * points / traces.fs,
+                dh=BAR_MM,
+                color_mapper=colours,
+            )
+
+
+def _label(text: str, height: float, *, size: int, bold: bool) -> Label:
+    # It stays at the left edge of whatever is shown.
+    return Label(
+        x=6,
+        x_units="screen",
+        y=height,
+        text=text,
+        text_font=_FONT,
+        text_font_size=f"{size}px",
+        text_font_style="bold" if bold else "normal",
+        text_color=INK,
+        background_fill_color=PAPER,
+        background_fill_alpha=0.75,
+    )
 
 
 def score_figure(analysis: Analysis, leads: figure) -> figure:

@@ -14,7 +14,8 @@ from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from monitor.colours import NO_PRIORITY, PRIORITY
+from monitor.colours import ATTENTION, NO_PRIORITY, PRIORITY
+from monitor.maps import BAND_SDS, MOST, attention_words, hidden_words
 from monitor.report import DISCLAIMER, EXCERPT_S, score_line
 from monitor.report_figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
 from monitor.strips import lay_out
@@ -69,6 +70,11 @@ def write_html(path: str | Path, analysis: Analysis, traces: Traces) -> None:
         size=paper.size,
         width=FRAME_PX + 2 * AXIS_PX + 34,
         zoom_s=f"{MOST_S:g}" if analysis.duration_s > MOST_S else "",
+        band="" if traces.spread is None else f"± {BAND_SDS} of the standard deviations that it expected",
+        attention=attention_words(traces),
+        shades=", ".join(ATTENTION),
+        most=f"{MOST:g}",
+        hidden=hidden_words(analysis),
         thinned="" if drawn.in_full else _THINNED,
         facts=_facts(analysis),
         lead_means=lead_means(analysis),

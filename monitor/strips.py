@@ -19,6 +19,13 @@ _PERCENTILES = (0.2, 99.8)
 _AIR_MM = 3.0
 _LOWEST_MM = 5.0
 _HIGHEST_MM = 40.0
+# A bar of attention is high enough to tell its shades apart, and nearer to the signal that it belongs to than
+# to the next: it takes some of the air below its own.
+BAR_MM = 1.8
+_BAR_ROOM_MM = 2.4
+_BELOW_BAR_MM = 2.4
+# The one below all leads has its name above it.
+_FOOT_MM = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,16 @@ class Strip:
         Height of 0 mV above the paper's lower edge, mm; on a line of the grid.
     top : float
         Upper edge of the row, mm.
+    bar : float
+        Lower edge of the bar of attention at the foot of the row, `BAR_MM` high, mm; there is none without
+        lead attention.
     """
 
     lead: str
     row: int
     baseline: float
     top: float
+    bar: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +65,14 @@ class Paper:
         Millimetres a millivolt.
     strips : tuple of Strip
         From the top.
+    foot : float
+        Lower edge of the bar of attention below all leads, mm; there is none without temporal attention.
     """
 
     height: float
     size: float
     strips: tuple[Strip, ...]
+    foot: float
 
     def heights(self, strip: Strip, millivolts: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return where values of a lead lie on the paper, mm; what leaves the paper ends at its edge."""
@@ -98,12 +112,16 @@ def lay_out(traces: Traces, part: slice) -> Paper:
         total = sum(below + above for below, above in rows)
         if total <= _PAGE_MM:
             break
-    strips, top = [], float(np.ceil(total / 5.0 + 0.5) * 5.0)
+    # Bars come on top of a page: a size that one model's report has, another's has, too.
+    bar = _BAR_ROOM_MM if traces.lead_attention is not None else 0.0
+    foot = _FOOT_MM if traces.temporal_attention is not None else 0.0
+    strips, top = [], float(np.ceil((total + bar * len(rows) + foot) / 5.0 + 0.5) * 5.0)
     height = top
     for row, (below, above) in enumerate(rows):
-        strips.append(Strip(traces.leads[row], row, float(round(top - above)), top))
-        top -= below + above
-    return Paper(height, size, tuple(strips))
+        bottom = top - (below + above + bar)
+        strips.append(Strip(traces.leads[row], row, float(round(top - above)), top, bottom + _BELOW_BAR_MM))
+        top = bottom
+    return Paper(height, size, tuple(strips), top - foot)
 
 
 def _extent(values: npt.NDArray[np.float32]) -> tuple[float, float]:

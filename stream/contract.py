@@ -300,6 +300,8 @@ class Explanation:
         ``reconstruction``, shape (leads, samples), mV: what the model expected, after the band-pass;
         ``error``, shape (leads, samples), mV: its distance from the band-passed signal. NaN where a lead
         took no part or a point does not count.
+        Where the model has them, ``spread``, shape (leads, samples), mV: the standard deviation that it
+        expected; ``temporal_attention``, shape (steps,); ``lead_attention``, shape (leads, steps).
     """
 
     header: ExplanationHeader

@@ -31,6 +31,15 @@ def why_not_scored(analysis: Analysis) -> str:
     return reasons
 
 
+def maps_not_shown(analysis: Analysis) -> str:
+    """Return what the model says but what is not shown, with the reasons; empty if there is no such thing."""
+    return "; ".join(
+        f"{name.replace('_', ' ')}, {found.why_not}"
+        for name, found in analysis.explanations.items()
+        if not found.shown
+    )
+
+
 def lead_means(analysis: Analysis) -> list[tuple[str, float]]:
     """Return each lead's mean score over the windows that it took part in, the highest first."""
     scores: dict[str, list[float]] = {}
@@ -63,6 +72,8 @@ def described(analysis: Analysis) -> str:
         lines.append(
             "  by lead: " + "  ".join(f"{lead} {score:+.1f}" for lead, score in lead_means(analysis))
         )
+    if hidden := maps_not_shown(analysis):
+        lines.append(f"  not shown: {hidden}")
     for alarm in analysis.alarms:
         end = f"to {duration(alarm.end_s)}" if alarm.end_s is not None else "and lasts"
         lines.append(

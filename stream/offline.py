@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from models.session import Session
 from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk
 from stream.engine import Engine, Pending
+from stream.explain import maps_of
 from stream.verdict import Verdict, judge
 
 OnWindow = Callable[[Pending, Verdict | None, Finding], None]
@@ -97,6 +98,13 @@ class AlarmResult(BaseModel):
     score: float | None
 
 
+class MapResult(BaseModel):
+    """Whether something that the model says beside its reconstruction is shown."""
+
+    shown: bool
+    why_not: str | None = None
+
+
 class Analysis(BaseModel):
     """What the pipeline says of one recording: the fields of ``bedside analyze --json``."""
 
@@ -119,6 +127,9 @@ class Analysis(BaseModel):
     beats_s: list[float] = []
     """Not measured yet."""
     alarms: list[AlarmResult]
+    explanations: dict[str, MapResult] = {}
+    """Of ``spread``, ``temporal_attention`` and ``lead_attention`` those that the model has; an attention is
+    shown only if the model's manifest calls it informative."""
 
 
 def analyse(
@@ -147,6 +158,7 @@ def analyse(
     """
     first: SampleChunk | None = None
     last: SampleChunk | None = None
+    maps: dict[str, str | None] | None = None
 
     def noted() -> Iterable[SampleChunk]:
         nonlocal first, last
@@ -155,7 +167,14 @@ def analyse(
             last = chunk
             yield chunk
 
-    outcome = run(noted(), session, on_window=on_window)
+    def heard(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
+        nonlocal maps
+        if maps is None and verdict is not None:
+            maps = maps_of(session.manifest, verdict)
+        if on_window is not None:
+            on_window(pending, verdict, finding)
+
+    outcome = run(noted(), session, on_window=heard)
     if first is None or last is None:
         raise ValueError(f"{record}: no samples")
     header, thresholds = first.header, session.manifest.thresholds[session.precision]
@@ -186,6 +205,9 @@ def analyse(
         ],
         not_scored={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
         alarms=_alarms(outcome.events, header),
+        explanations={
+            name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in (maps or {}).items()
+        },
     )
 
 

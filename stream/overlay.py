@@ -2,7 +2,8 @@
 
 Windows overlap: at 8 s and a hop of half a second, sixteen of them cover a point. The reconstruction of a
 point is the mean of what all scored windows covering it expected, its error the mean of their errors, so
-that no window is preferred. (The live page cannot wait for later windows and draws a single one.)
+that no window is preferred. (The live page cannot wait for later windows and draws a single one.) So are its
+spread and the attention that it received, where the model has them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from models.manifest import Manifest
 from stream.contract import Finding, SampleChunk, Validity, to_millivolts
 from stream.engine import Pending
+from stream.explain import attentions
 from stream.offline import Analysis
 from stream.preprocess import Conditioner
 from stream.verdict import Verdict
@@ -27,7 +30,9 @@ Float64Array = npt.NDArray[np.float64]
 
 # Signal, reconstruction, two errors (four bytes each) and how many windows a point was in (two).
 _BYTES_PER_POINT = 4 * 4 + 2
-# What a small machine has to spare. At 100 Hz: 82 hours of two leads, 13 hours of twelve.
+_ALWAYS = ("reconstruction", "absolute_error", "squared_error")
+# What a small machine has to spare. At 100 Hz: 82 hours of two leads, 13 hours of twelve. Spread and lead
+# attention, four bytes each, come on top: which of them a model has is known when it has judged a window.
 _LIMIT_BYTES = 1 << 30
 # Samples hardly shrink: a higher level takes three times as long for a few per cent.
 _LEVEL = 1
@@ -60,7 +65,17 @@ class Traces:
         Millivolts; mean over the same windows of each one's absolute error. NaN also where `signal` is.
     squared_error : numpy.ndarray of float32, shape (leads, n)
         The same of the squared error in squared standard deviations of the lead in its window: the quantity
-        of which a window's score is made (`models.scoring`).
+        of which scores of the kinds ``mse`` and ``log_mse`` are made; others take its root, or divide it by
+        the variance that the model expected (`models.scoring`).
+    spread : numpy.ndarray of float32, shape (leads, n), or None
+        Millivolts; mean over the same windows of the standard deviation that each expected. None: the model
+        expects none.
+    temporal_attention : numpy.ndarray of float32, shape (n,), or None
+        Mean over the scored windows that cover the point of the attention that its step received, in
+        multiples of an even share: 1 is as much as if all steps of the window had received the same. None:
+        the model has none, or one that carries no information (`stream.explain.attentions`).
+    lead_attention : numpy.ndarray of float32, shape (leads, n), or None
+        The same of the weight of the lead at the step; 1 is as much as if all leads present had the same.
     """
 
     leads: tuple[str, ...]
@@ -70,6 +85,9 @@ class Traces:
     reconstruction: Float32Array
     absolute_error: Float32Array
     squared_error: Float32Array
+    spread: Float32Array | None = None
+    temporal_attention: Float32Array | None = None
+    lead_attention: Float32Array | None = None
 
 
 class Overlay:
@@ -115,10 +133,10 @@ class Overlay:
             )
         shape = (len(known), n)
         self._signal = np.full(shape, np.nan, np.float32)
-        self._reconstruction = np.zeros(shape, np.float32)
-        self._absolute = np.zeros(shape, np.float32)
-        self._squared = np.zeros(shape, np.float32)
+        # How many windows a point was in, and how many a moment: a lead may be masked in some of them.
         self._windows = np.zeros(shape, np.uint16)
+        self._moments = np.zeros((1, n), np.uint16)
+        self._sums = {name: np.zeros(shape, np.float32) for name in _ALWAYS}
         self._conditioner: Conditioner | None = None
         # Where the recording begins: its first sample in the session, its first point on the model's grid.
         self._n0 = self._first = 0
@@ -160,28 +178,48 @@ class Overlay:
             return
         present = np.flatnonzero(window.mask[self._rows])
         rows = self._rows[present]
+        samples = window.x.shape[1]
         begin = window.index * self._manifest.window.hop - self._first
-        place = np.s_[present, begin : begin + window.x.shape[1]]
+        place = np.s_[present, begin : begin + samples]
         scale = window.scale[rows, np.newaxis]
         error = window.x[rows] - verdict.reconstruction[rows]
-        self._reconstruction[place] += verdict.reconstruction[rows] * scale + window.mean[rows, np.newaxis]
-        self._absolute[place] += np.abs(error) * scale
-        self._squared[place] += np.square(error)
+        self._add(
+            "reconstruction", place, verdict.reconstruction[rows] * scale + window.mean[rows, np.newaxis]
+        )
+        self._add("absolute_error", place, np.abs(error) * scale)
+        self._add("squared_error", place, np.square(error))
         self._windows[place] += 1
+        self._moments[:, begin : begin + samples] += 1
+        if (spread := verdict.spread) is not None:
+            self._add("spread", place, spread[rows] * scale)
+        for name, weights in attentions(self._manifest, verdict).items():
+            step = np.arange(samples) * weights.shape[-1] // samples
+            if name == "lead_attention":
+                self._add(name, place, weights[rows][:, step] * np.count_nonzero(window.mask))
+            else:
+                self._add(name, np.s_[:1, begin : begin + samples], weights[step] * len(weights))
+
+    def _add(self, name: str, place: Any, values: npt.NDArray[np.floating]) -> None:
+        # What only some models have gets its room when the first window brings it.
+        if name not in self._sums:
+            shape = self._moments.shape if name == "temporal_attention" else self._signal.shape
+            self._sums[name] = np.zeros(shape, np.float32)
+        self._sums[name][place] += values
 
     def traces(self) -> Traces:
         """Return the arrays. Call it once, at the end: what has been summed up is divided in place."""
         conditioner = self._conditioner
         n = conditioner.next_out - self._first if conditioner is not None else 0
-        count = self._windows[:, :n]
         signal = self._signal[:, :n]
-        merged = [sums[:, :n] for sums in (self._reconstruction, self._absolute, self._squared)]
-        for sums in merged:
+        merged = {name: sums[:, :n] for name, sums in self._sums.items()}
+        for name, sums in merged.items():
+            count = (self._moments if name == "temporal_attention" else self._windows)[:, :n]
             np.divide(sums, count, out=sums, where=count > 0)
             sums[count == 0] = np.nan
-        for error in merged[1:]:
+        for name in ("absolute_error", "squared_error"):
             # A bridged point went in as the lead's mean: its error means nothing.
-            error[np.isnan(signal)] = np.nan
+            merged[name][np.isnan(signal)] = np.nan
+        temporal = merged.pop("temporal_attention", None)
         spec = self._manifest
         grid_s = np.arange(self._first, self._first + n) / spec.window.fs
         return Traces(
@@ -189,9 +227,8 @@ class Overlay:
             fs=spec.window.fs,
             t_s=grid_s - self._n0 / self._fs - spec.filter.delay_ms / 1000,
             signal=signal,
-            reconstruction=merged[0],
-            absolute_error=merged[1],
-            squared_error=merged[2],
+            temporal_attention=None if temporal is None else temporal[0],
+            **merged,
         )
 
 
@@ -217,6 +254,7 @@ def save_arrays(path: str | Path, traces: Traces, analysis: Analysis, manifest: 
     -----
     - ``t_s`` (n,), ``signal_mv``, ``reconstruction_mv``, ``absolute_error_mv``, ``squared_error`` (leads, n):
       as in `Traces`; ``leads`` (leads,); ``fs``: of these arrays, Hz.
+    - Of a model that has them: ``spread_mv``, ``lead_attention`` (leads, n) and ``temporal_attention`` (n,).
     - ``window_start_s``, ``window_end_s``, ``window_score`` (windows,), ``window_lead_scores``
       (windows, leads; NaN where a lead did not take part): the scored windows, as in ``--json``.
     - ``window_threshold``, ``record_threshold``, ``record_score`` (NaN if no window was scored), ``record``,
@@ -229,6 +267,10 @@ def save_arrays(path: str | Path, traces: Traces, analysis: Analysis, manifest: 
         "absolute_error_mv": traces.absolute_error,
         "squared_error": traces.squared_error,
     }
+    if traces.spread is not None:
+        rows["spread_mv"] = traces.spread
+    if traces.lead_attention is not None:
+        rows["lead_attention"] = traces.lead_attention
     rest: dict[str, npt.ArrayLike] = {
         "t_s": traces.t_s,
         "fs": np.float64(traces.fs),
@@ -247,6 +289,8 @@ def save_arrays(path: str | Path, traces: Traces, analysis: Analysis, manifest: 
         "model": np.array(analysis.model),
         "source_fs": np.float64(analysis.fs),
     }
+    if traces.temporal_attention is not None:
+        rest["temporal_attention"] = traces.temporal_attention
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_LEVEL) as archive:
         for name, array in rest.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

@@ -11,6 +11,13 @@ from models.scoring import score
 from models.session import FloatArray, Session
 from stream.windows import Window
 
+# What a session may return beside the reconstruction: field of a verdict, name of the output.
+_BESIDES = {
+    "log_variance": "recon_logvar",
+    "temporal_attention": "temporal_attention",
+    "lead_attention": "lead_attention",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -24,11 +31,32 @@ class Verdict:
         The leads that took part.
     reconstruction : numpy.ndarray of float32, shape (leads, samples)
         In the normalised units of ``Window.x``.
+    log_variance : numpy.ndarray of float32, shape (leads, samples), or None
+        Natural logarithm of the variance that the model expects of each point, in the same units squared.
+    temporal_attention : numpy.ndarray of float32, shape (steps,), or None
+        Attention that each step of the window receives; sums to 1.
+    lead_attention : numpy.ndarray of float32, shape (leads, steps), or None
+        Weight of each lead at each step; sums to 1 over the leads that took part.
+
+    Notes
+    -----
+    All arrays are views of what the model returned for the whole batch; those that are None it does not have.
     """
 
     score: float
     lead_scores: dict[str, float]
     reconstruction: FloatArray
+    log_variance: FloatArray | None = None
+    temporal_attention: FloatArray | None = None
+    lead_attention: FloatArray | None = None
+
+    @property
+    def spread(self) -> FloatArray | None:
+        """Standard deviation that the model expects of each point, in the units of `reconstruction`.
+
+        Computed when it is asked for: of most windows nobody asks.
+        """
+        return None if self.log_variance is None else np.exp(self.log_variance / 2)
 
 
 def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
@@ -57,6 +85,7 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     outputs = session.run(x, mask)
     scores = score(x, outputs, counted, mask, session.manifest.score)
     leads = session.manifest.leads
+    also = {field: outputs[name] for field, name in _BESIDES.items() if name in outputs}
     for row, place in enumerate(places):
         verdicts[place] = Verdict(
             score=float(scores.window[row]),
@@ -66,5 +95,6 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
                 if not np.isnan(scores.lead[row, column])
             },
             reconstruction=outputs["recon_mean"][row],
+            **{field: output[row] for field, output in also.items()},
         )
     return verdicts

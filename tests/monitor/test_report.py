@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from bokeh.models import Image
 
 from monitor.report import write_png
-from monitor.report_figures import thinned
+from monitor.report_figures import leads_figure, thinned
 from monitor.report_page import write_html
-from monitor.strips import lay_out
-from stream.offline import AlarmResult, Analysis, WindowResult
+from monitor.strips import BAR_MM, lay_out
+from stream.offline import AlarmResult, Analysis, MapResult, WindowResult
 from stream.overlay import Traces
 from stream.stretches import Stretch
 
@@ -31,6 +33,18 @@ def traces(seconds: float, leads: tuple[str, ...] = ("II", "V1"), scale: float =
     signal[:, len(t) // 2 : len(t) // 2 + 30] = np.nan
     error = np.abs(signal - expected)
     return Traces(leads, FS, t - 0.0105, signal, expected, error, error**2)
+
+
+def talkative(plain: Traces) -> Traces:
+    """Return traces with a spread of 0.1 mV, and attention that jumps from half an even share to three."""
+    late = plain.t_s > plain.t_s.mean()
+    attention = np.where(late, np.float32(3), np.float32(0.5)).astype(np.float32)
+    return replace(
+        plain,
+        spread=np.full_like(plain.signal, 0.1),
+        temporal_attention=attention,
+        lead_attention=np.tile(attention, (len(plain.leads), 1)),
+    )
 
 
 def analysis(
@@ -120,6 +134,70 @@ def test_a_recording_without_a_known_lead_is_drawn(tmp_path: Path) -> None:
     nothing = traces(20.0, ())
     write_png(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), nothing)
     write_html(tmp_path / "x.html", analysis(20.0, scored=False, alarms=0), nothing)
+    write_png(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), talkative(nothing))
+    write_html(tmp_path / "x.html", analysis(20.0, scored=False, alarms=0), talkative(nothing))
+
+
+def blue_pixels(picture: np.ndarray) -> int:
+    return int(((picture[..., 2] > picture[..., 0] + 0.2) & (picture[..., 0] < 0.65)).sum())
+
+
+@pytest.mark.parametrize("seconds", [8.1, 10.0, 28.0, 600.0])
+@pytest.mark.parametrize("leads", [TWELVE, ("II",)])
+def test_bars_of_attention_lie_below_the_leads(
+    tmp_path: Path, seconds: float, leads: tuple[str, ...]
+) -> None:
+    plain = traces(seconds, leads)
+    pictures = []
+    for drawn in (plain, replace(plain, spread=plain.signal * 0 + 0.1), talkative(plain)):
+        # A score's line is blue too: without one.
+        write_png(tmp_path / "x.png", analysis(seconds, alarms=0, scored=False), drawn)
+        pictures.append(matplotlib.image.imread(tmp_path / "x.png"))
+    heights = [picture.shape[0] for picture in pictures]
+    assert heights[0] < heights[1] < heights[2]
+    assert len({picture.shape[1] for picture in pictures}) == 1
+    # The second half of each bar is dark, 6 pixels a millimetre; and half of the scale in the legend is.
+    shown_mm = (25 if seconds < 28 or seconds > 30 else 12.5) * min(seconds, 10.0 if seconds > 30 else 28.0)
+    part = 0.5 if seconds <= 30 else 0.0
+    bars = (len(leads) + 1) * part * shown_mm * BAR_MM * 36
+    assert blue_pixels(pictures[1]) == 0
+    assert blue_pixels(pictures[2]) == pytest.approx(bars, rel=0.2, abs=2000)
+
+
+def test_what_lies_outside_of_the_band_is_stronger_red(tmp_path: Path) -> None:
+    # One millivolt above what was expected, all the time: 250 mm times 10 mm of error.
+    plain = traces(10.0, ("II",))
+    plain.signal[:] = 1.0
+    plain.reconstruction[:] = 0.0
+    found = []
+    for millivolts in (0.01, 0.25, 1.0):
+        drawn = replace(plain, spread=np.full_like(plain.signal, millivolts))
+        write_png(tmp_path / "x.png", analysis(10.0, alarms=0, scored=False), drawn)
+        picture = matplotlib.image.imread(tmp_path / "x.png")
+        redness = picture[..., 0] - picture[..., 1]
+        found.append(int(((redness > 0.33) & (redness < 0.55)).sum()))
+    # All of it, the half that two standard deviations do not reach, nothing.
+    area = 250 * 10 * 36
+    assert found == [
+        pytest.approx(area, rel=0.08),
+        pytest.approx(area / 2, rel=0.08),
+        pytest.approx(0, abs=5000),
+    ]
+
+
+def test_bars_are_nearer_to_their_lead_than_to_the_next() -> None:
+    for scale in (0.8, 2.0, 6.0):
+        plain = traces(10.0, TWELVE, scale)
+        drawn = talkative(plain)
+        paper = lay_out(drawn, slice(None))
+        assert paper.size == lay_out(plain, slice(None)).size
+        lows = [float(np.nanmin(paper.heights(s, drawn.signal[s.row]))) for s in paper.strips]
+        highs = [float(np.nanmax(paper.heights(s, drawn.signal[s.row]))) for s in paper.strips]
+        for place, strip in enumerate(paper.strips):
+            above = lows[place] - (strip.bar + BAR_MM)
+            below = strip.bar - (highs[place + 1] if place + 1 < len(highs) else paper.foot + BAR_MM)
+            assert 0 < above < below
+        assert 0 < paper.foot < paper.strips[-1].bar - BAR_MM
 
 
 def test_rows_hold_their_signal_and_do_not_touch() -> None:
@@ -201,6 +279,63 @@ def test_thinning_keeps_every_spike_and_what_was_asked_for() -> None:
     assert whole.values.shape == (4, 1000)
 
 
+def test_thinning_keeps_the_band_around_all_that_was_in_it() -> None:
+    long = talkative(traces(3600.0))
+    drawn = thinned(long, [Stretch(100.0, 110.0)], 60_000)
+    assert drawn.values.shape == (8, len(drawn.t_s))
+    low, high = drawn.values[4:6], drawn.values[6:8]
+    known = np.isfinite(drawn.values[2:4])
+    assert (low[known] <= drawn.values[2:4][known] - 0.19).all()
+    assert (high[known] >= drawn.values[2:4][known] + 0.19).all()
+    inside = (drawn.t_s >= 100) & (drawn.t_s < 110)
+    np.testing.assert_allclose(low[:, inside], long.reconstruction[:, 10_002:11_002] - 0.2, atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [10.0, 1800.0, 3 * 3600.0])
+def test_bars_of_the_page_show_the_attention_at_its_time(seconds: float) -> None:
+    drawn = talkative(traces(seconds))
+    drawn.temporal_attention[: len(drawn.t_s) // 4] = np.nan  # type: ignore[index]
+    paper = lay_out(drawn, slice(None))
+    plot = leads_figure(
+        analysis(seconds), drawn, paper, thinned(drawn, [], 30_000), Stretch(0.0, min(seconds, 10.0))
+    )
+    bars: dict[float, list[tuple[float, float, np.ndarray]]] = {}
+    for renderer in plot.renderers:
+        if isinstance(renderer.glyph, Image):
+            (image,) = renderer.data_source.data["image"]
+            # Wider than that a browser draws nothing.
+            assert image.shape[1] <= 16_000
+            glyph = renderer.glyph
+            bars.setdefault(glyph.y, []).append((glyph.x, glyph.dw / image.shape[1], image[0]))
+    assert sorted(bars) == sorted([paper.foot, *(strip.bar for strip in paper.strips)])
+    for y, pieces in bars.items():
+        times = np.concatenate([x + (np.arange(len(codes)) + 0.5) * step for x, step, codes in pieces])
+        codes = np.concatenate([codes for _, _, codes in pieces])
+        assert (np.diff(times) > 0).all()
+        assert times[0] < 0.3
+        assert times[-1] > seconds - 0.5
+        far = np.abs(times - drawn.t_s.mean()) > 0.5
+        late = times > drawn.t_s.mean()
+        assert set(codes[far & late].tolist()) == {1 + round(254 * (0.5 + np.log2(3) / 4))}
+        early = {1 + round(254 * 0.25)}
+        assert set(codes[far & ~late].tolist()) == (early | {0} if y == paper.foot else early)
+        assert len(codes) < 250_000
+
+
+def test_a_page_says_what_is_drawn_and_what_is_not(tmp_path: Path) -> None:
+    hidden = {"lead_attention": MapResult(shown=False, why_not="no information (deletion test)")}
+    found = analysis(20.0).model_copy(update={"explanations": hidden})
+    write_html(tmp_path / "x.html", found, replace(talkative(traces(20.0)), lead_attention=None))
+    page = (tmp_path / "x.html").read_text()
+    assert "± 2 of the standard deviations that it expected" in page
+    assert "at each moment (bar below all leads)" in page
+    assert "Not drawn: lead attention, no information (deletion test)." in page
+    write_html(tmp_path / "x.html", analysis(20.0), traces(20.0))
+    page = (tmp_path / "x.html").read_text()
+    for word in ("standard deviations that", "Attention:", "Not drawn", "even share"):
+        assert word not in page
+
+
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.skipif(
@@ -211,7 +346,7 @@ def test_a_browser_draws_the_page_and_a_button_moves_it(tmp_path: Path) -> None:
 
     from tests.monitor.test_browser import start_browser
 
-    write_html(tmp_path / "x.html", analysis(300.0), traces(300.0))
+    write_html(tmp_path / "x.html", analysis(300.0), talkative(traces(300.0)))
     browser = start_browser(tmp_path / "profile")
     try:
         browser.get((tmp_path / "x.html").as_uri())

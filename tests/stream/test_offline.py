@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.backends import open_session
 from models.session import Session
 from stream.contract import Finding, SampleChunk, Stamps
+from stream.describe import described
 from stream.engine import Pending
 from stream.offline import Analysis, Outcome, analyse, run
 from stream.verdict import Verdict
+from tests.stream.attentive import attentive_bundle, checked
 from tests.stream.synthetic import Float64Array, StandIn, disturb, ecg, every, feed, small_manifest
 
 FS = 360.0
@@ -204,3 +208,21 @@ def test_offline_stamps_are_device_time() -> None:
     assert first.stamps == Stamps(
         ingest_ns=chunks[3].header.ingest_ns, dequeued_ns=chunks[3].header.ingest_ns, ready_ns=0
     )
+
+
+def test_the_summary_says_what_is_shown_and_why_the_rest_is_not(tmp_path: Path) -> None:
+    checks = {"lead_attention": checked(deletion=-0.1), "temporal_attention": checked()}
+    attentive = open_session(attentive_bundle(tmp_path / "attentive", checks))
+    x = recording(20)
+    found = analyse(feed(x, FS, every(0.5, FS, len(x))), attentive, record="100")
+    assert found.model_dump()["explanations"] == {
+        "spread": {"shown": True, "why_not": None},
+        "temporal_attention": {"shown": True, "why_not": None},
+        "lead_attention": {"shown": False, "why_not": "no information (deletion test)"},
+    }
+    assert "\n  not shown: lead attention, no information (deletion test)\n" in described(found)
+    # Of a model without all that, nothing; nor where no window was scored.
+    for chunks, model in ((feed(x, FS, []), session()), (feed(x[:300], FS, []), attentive)):
+        silent = analyse(chunks, model, record="100")
+        assert silent.explanations == {}
+        assert "not shown" not in described(silent)

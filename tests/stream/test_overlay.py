@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.session import Session
+from models.backends import open_session
+from models.session import FloatArray, Session
 from stream.contract import Finding, SampleChunk
 from stream.engine import Pending
 from stream.offline import Analysis, analyse
 from stream.overlay import Overlay, TooLongError, Traces, save_arrays
 from stream.verdict import Verdict
+from tests.stream.attentive import INFORMATIVE, STEPS, attentive_bundle, checked
 from tests.stream.synthetic import Float64Array, StandIn, ecg, every, feed, small_manifest
 
 FS = 360.0
@@ -132,6 +134,88 @@ def test_no_known_lead_and_no_window_are_empty_arrays(tmp_path: Path) -> None:
         assert arrays["window_lead_scores"].shape == (0, 3)
         assert np.isnan(arrays["signal_mv"]).all()
         assert np.isnan(arrays["record_score"])
+
+
+# ---- spread and attention --------------------------------------------------------------------------------
+
+
+def test_spread_and_attention_are_means_over_the_windows(tmp_path: Path) -> None:
+    session = open_session(attentive_bundle(tmp_path / "attentive"))
+    _, traces, seen = overlaid(recording(), session)
+    n, hop = len(traces.t_s), session.manifest.window.hop
+    spread, of_leads, in_time = np.zeros((3, n)), np.zeros((3, n)), np.zeros(n)
+    count, moments = np.zeros((3, n)), np.zeros(n)
+    for pending, verdict, _ in seen:
+        if verdict is None:
+            continue
+        window = pending.window
+        assert verdict.log_variance is not None
+        assert verdict.lead_attention is not None
+        assert verdict.temporal_attention is not None
+        rows = np.flatnonzero(window.mask)
+        for sample in range(200):
+            at, step = window.index * hop + sample, sample // (200 // STEPS)
+            spread[rows, at] += np.exp(verdict.log_variance[rows, sample] / 2) * window.scale[rows]
+            of_leads[rows, at] += verdict.lead_attention[rows, step] * len(rows)
+            in_time[at] += verdict.temporal_attention[step] * STEPS
+            count[rows, at] += 1
+            moments[at] += 1
+    # A lead was off for a while: it has fewer windows than the moment.
+    assert (count.min(axis=0) < moments).any()
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(traces.spread, spread / count, rtol=1e-4)
+        np.testing.assert_allclose(traces.lead_attention, of_leads / count, rtol=1e-4)
+        np.testing.assert_allclose(traces.temporal_attention, in_time / moments, rtol=1e-4)
+    assert np.nanmax(traces.temporal_attention) > 1.2
+
+
+def test_an_even_attention_is_one_whatever_the_leads() -> None:
+    class Even(StandIn):
+        def run(self, x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
+            shares = mask / mask.sum(axis=1, keepdims=True)
+            return super().run(x, mask) | {
+                "temporal_attention": np.full((len(x), 25), 1 / 25, np.float32),
+                "lead_attention": np.repeat(shares[:, :, np.newaxis], 25, axis=2),
+            }
+
+    session = Even(small_manifest().model_copy(update={"explanations": INFORMATIVE}))
+    for leads in (("I", "II", "V1"), ("V1", "x", "I"), ("a", "II", "b")):
+        _, traces, _ = overlaid(recording(), session, leads=leads)
+        assert traces.lead_attention is not None
+        assert traces.lead_attention.shape == traces.signal.shape
+        assert traces.temporal_attention is not None
+        for attention in (traces.lead_attention, traces.temporal_attention):
+            np.testing.assert_allclose(attention[np.isfinite(attention)], 1.0, rtol=1e-5)
+        assert traces.spread is None
+
+
+def test_what_says_nothing_is_not_kept(tmp_path: Path) -> None:
+    checks = {"temporal_attention": checked(), "lead_attention": checked(localisation=-0.1)}
+    session = open_session(attentive_bundle(tmp_path / "attentive", checks))
+    analysis, traces, _ = overlaid(recording(), session)
+    assert traces.lead_attention is None
+    save_arrays(tmp_path / "x.npz", traces, analysis, session.manifest)
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
+        assert "lead_attention" not in arrays
+        np.testing.assert_array_equal(arrays["temporal_attention"], traces.temporal_attention)
+
+
+def test_arrays_have_a_row_for_each_lead_and_only_what_the_model_says(tmp_path: Path) -> None:
+    session = open_session(attentive_bundle(tmp_path / "attentive"))
+    analysis, traces, _ = overlaid(recording(6.0), session, leads=("V1", "ECG A", "I"))
+    save_arrays(tmp_path / "x.npz", traces, analysis, session.manifest)
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as arrays:
+        n = len(arrays["t_s"])
+        for name, rows in (("spread_mv", traces.spread), ("lead_attention", traces.lead_attention)):
+            assert arrays[name].shape == (3, n)
+            assert np.isnan(arrays[name][1]).all()
+            np.testing.assert_array_equal(arrays[name][[0, 2]], rows)
+        assert arrays["temporal_attention"].shape == (n,)
+        names = set(arrays.files)
+    analysis, traces, _ = overlaid(recording(6.0), StandIn(small_manifest()))
+    save_arrays(tmp_path / "y.npz", traces, analysis, small_manifest())
+    with np.load(tmp_path / "y.npz", allow_pickle=False) as arrays:
+        assert names - set(arrays.files) == {"spread_mv", "lead_attention", "temporal_attention"}
 
 
 def test_a_recording_that_does_not_fit_is_refused_before_it_is_read() -> None:

@@ -72,6 +72,38 @@ def test_a_lead_for_which_the_model_returns_no_number_took_no_part() -> None:
     assert tuple(good.lead_scores) == LEADS
 
 
+def test_what_else_the_model_says_comes_along_uncopied() -> None:
+    returned: dict[str, FloatArray] = {}
+
+    class Talkative(StandIn):
+        def run(self, x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
+            random = np.random.default_rng(0)
+            shapes = {"recon_logvar": x.shape, "temporal_attention": (len(x), 25), "kl": (len(x),)}
+            shapes["lead_attention"] = (*x.shape[:2], 25)
+            returned.update({name: random.normal(size=s).astype(np.float32) for name, s in shapes.items()})
+            return super().run(x, mask) | returned
+
+    verdicts = judge(Talkative(small_manifest()), windows_of())
+    assert len(verdicts) > 3
+    for row, verdict in enumerate(verdicts):
+        for name, found in (
+            ("recon_logvar", verdict.log_variance),
+            ("temporal_attention", verdict.temporal_attention),
+            ("lead_attention", verdict.lead_attention),
+        ):
+            np.testing.assert_array_equal(found, returned[name][row])
+            assert np.shares_memory(found, returned[name])
+        np.testing.assert_allclose(
+            np.square(verdict.spread), np.exp(returned["recon_logvar"][row]), rtol=1e-5
+        )
+
+
+def test_a_model_that_says_no_more_than_a_reconstruction_has_no_more() -> None:
+    (verdict, *_) = judge(StandIn(small_manifest()), windows_of())
+    assert (verdict.spread, verdict.log_variance) == (None, None)
+    assert (verdict.temporal_attention, verdict.lead_attention) == (None, None)
+
+
 def test_the_shipped_model_judges_a_window_alike_in_any_batch(shipped: Session) -> None:
     windows = [
         *windows_of(shipped.manifest.leads, seconds=14, manifest_of=shipped),
