@@ -196,6 +196,11 @@ def test_packs_are_found_below_the_data_folder(made_up_index: MakeIndex, tmp_pat
     assert len(manifest.data["index_sha256"].split()) == 2
 
 
+def interruptible() -> None:
+    """Let Ctrl-C reach a child: one that a shell has put in the background ignores it, and so do its own."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def command(*arguments: str) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -204,6 +209,7 @@ def command(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
+        preexec_fn=interruptible,
     )
 
 

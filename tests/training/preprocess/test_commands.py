@@ -131,6 +131,8 @@ def stopped_midway(tree: Path, out: Path, how: signal.Signals) -> tuple[int, str
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the suite runs in the background of a shell, children would ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         journal = out / "journal.jsonl"
         deadline = time.monotonic() + 60
