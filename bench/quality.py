@@ -51,9 +51,9 @@ together.
 _TEST = """
 ## Test split
 
-Opened once for a release: the shipped models, with their 95 % bootstrap intervals. Patients of the test
-split are in no other. Sensitivity and specificity are at the record threshold, which comes from validation
-normals. Groups with fewer than five normal or abnormal recordings are left out.
+The shipped models, with 95 % bootstrap intervals. A training measures it at its end, and nothing is chosen by
+it. Patients of the test split are in no other. Sensitivity and specificity are at the record threshold, which
+comes from validation normals. Groups with fewer than five normal or abnormal recordings are left out.
 """
 
 _ALARMS = """

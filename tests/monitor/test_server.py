@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import urllib.error
@@ -46,7 +47,9 @@ def test_it_serves_until_it_is_told_to_stop(redis_server: EmbeddedServer, number
             page = answer.read().decode()
         assert "never the only source of alarms" in page
         # Hospital networks have no internet.
-        assert "cdn" not in page.lower()
+        fetched = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page)
+        assert any("static/js" in source for source in fetched)
+        assert not [source for source in fetched if "//" in source and not source.startswith(running.url)]
         running.process.send_signal(number)
         assert running.process.wait(10) == 0
 
