@@ -229,8 +229,7 @@ class Ward:
         elif header.seq < feed.next_seq or (header.leads, header.fs) != (feed.leads, feed.fs):
             return
         feed.next_seq = header.seq + 1
-        millivolts = to_millivolts(chunk)
-        millivolts[:, [flag is Validity.OFF for flag in header.valid]] = math.nan
+        (millivolts,) = to_millivolts([chunk])
         hole = feed.ring.write(header.n0, millivolts)
         if hole:
             feed.missing += hole

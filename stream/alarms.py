@@ -1,6 +1,6 @@
 """When findings become alarms: pure functions of a bed's state and what happened.
 
-Two rules so far:
+The rules:
 
 ``anomaly``
     `k` of the last `n` windows over the model's alarm threshold raise it; it ends when all but `clear` of the
@@ -8,6 +8,10 @@ Two rules so far:
     not end because the signal was lost.
 ``not-scored``
     More than `UNSCORED_S` of signal without a scored window: nobody is watching this bed.
+``overload``
+    The worker does less for this bed than it should, for lack of time.
+``fallback``
+    The model runs on another backend than the one that was chosen for this machine.
 """
 
 from __future__ import annotations
@@ -36,7 +40,10 @@ class Condition:
 ANOMALY = Condition("anomaly", AlarmKind.PHYSIOLOGICAL, "ECG_ANOMALY", Priority.MEDIUM)
 # A bed that nobody scores is no less urgent than one with an unusual ECG.
 NOT_SCORED = Condition("not-scored", AlarmKind.TECHNICAL, "NOT_SCORED", Priority.MEDIUM)
-CONDITIONS = (ANOMALY, NOT_SCORED)
+# Both are watched, if less closely or in another way: a person should know, and need not run.
+OVERLOAD = Condition("overload", AlarmKind.TECHNICAL, "OVERLOAD", Priority.LOW)
+FALLBACK = Condition("fallback", AlarmKind.TECHNICAL, "BACKEND_FALLBACK", Priority.INFO)
+CONDITIONS = (ANOMALY, NOT_SCORED, OVERLOAD, FALLBACK)
 
 
 class OpenAlarm(BaseModel):
@@ -104,6 +111,7 @@ def judge_window(
     first_new: int,
     over: bool,
     score: float,
+    hops: int = 1,
 ) -> list[AlarmEvent]:
     """Take the verdict on one scored window into account.
 
@@ -121,6 +129,9 @@ def judge_window(
     over : bool
         Over the alarm threshold.
     score : float
+    hops : int
+        How many windows it stands for, itself and those before it that were shed: the same share of the last
+        `n` raises an alarm when fewer are scored.
 
     Returns
     -------
@@ -128,7 +139,8 @@ def judge_window(
         Transitions, in order.
     """
     recent = [past for past in state.history if past[0] > window - rule.n]
-    state.history = [*recent, (window, over, first_new)]
+    stands_for = [(number, over, first_new) for number in range(window - hops + 1, window + 1)]
+    state.history = [*recent, *stands_for]
     state.scored_to = moment.sample
     events = _end(state, NOT_SCORED, moment, "scored again")
     flagged = [first for _, was_over, first in state.history if was_over]
@@ -145,6 +157,15 @@ def judge_silence(state: BedState, moment: Moment, reason: str) -> list[AlarmEve
     if moment.sample - state.scored_to <= UNSCORED_S * moment.fs:
         return []
     return _raise(state, NOT_SCORED, moment, state.scored_to, f"not scored: {reason}")
+
+
+def judge_service(
+    state: BedState, condition: Condition, moment: Moment, message: str | None
+) -> list[AlarmEvent]:
+    """Raise a condition of the worker itself while it has something to say, and end it after that."""
+    if message is None:
+        return _end(state, condition, moment, "over")
+    return _raise(state, condition, moment, moment.sample, message)
 
 
 def end_all(state: BedState, moment: Moment, message: str) -> list[AlarmEvent]:

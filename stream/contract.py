@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -188,6 +190,8 @@ class Stamps(_Message):
     ingest_ns: int
     dequeued_ns: int
     ready_ns: int
+    begun_ns: int = 0
+    """When the model began with the batch that the window was in."""
     inferred_ns: int = 0
     published_ns: int = 0
 
@@ -390,8 +394,27 @@ def to_lsb(millivolts: npt.NDArray[np.floating[Any]], gain: float = 1000.0) -> n
     return lsb
 
 
-def to_millivolts(chunk: SampleChunk) -> npt.NDArray[np.float64]:
-    """Return a chunk's samples in millivolts, shape (n, leads), with NaN where invalid."""
-    millivolts: npt.NDArray[np.float64] = chunk.samples / np.asarray(chunk.header.gain)
-    millivolts[chunk.samples == INVALID] = math.nan
-    return millivolts
+def to_millivolts(chunks: Sequence[SampleChunk]) -> list[npt.NDArray[np.float64]]:
+    """Return the samples of chunks in millivolts.
+
+    Returns
+    -------
+    list of numpy.ndarray of float64, shape (n, leads)
+        For each chunk, NaN where a sample is invalid or its lead is off. Views of common arrays.
+    """
+    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
+    for place, chunk in enumerate(chunks):
+        alike[chunk.samples.shape].append(place)
+    converted: list[npt.NDArray[np.float64]] = [np.empty((0, 0))] * len(chunks)
+    for places in alike.values():
+        samples = np.stack([chunks[place].samples for place in places])
+        millivolts = samples / np.array([chunks[place].header.gain for place in places])[:, np.newaxis, :]
+        invalid = samples == INVALID
+        if invalid.any():
+            millivolts[invalid] = math.nan
+        for place, values in zip(places, millivolts, strict=True):
+            valid = chunks[place].header.valid
+            if Validity.OFF in valid:
+                values[:, [column for column, flag in enumerate(valid) if flag is Validity.OFF]] = math.nan
+            converted[place] = values
+    return converted

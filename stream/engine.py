@@ -11,22 +11,32 @@ The order of calls for a bed: `accept` each chunk as it comes; give every window
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from models.manifest import Manifest
-from stream.alarms import UNSCORED_S, BedState, Moment, end_all, judge_silence, judge_window
+from stream.alarms import (
+    FALLBACK,
+    OVERLOAD,
+    UNSCORED_S,
+    BedState,
+    Moment,
+    end_all,
+    judge_service,
+    judge_silence,
+    judge_window,
+)
 from stream.contract import (
     AlarmEvent,
     Finding,
     MalformedMessageError,
     SampleChunk,
     Stamps,
-    Validity,
     to_millivolts,
 )
 from stream.verdict import Verdict
-from stream.windows import BedWindow, Window
+from stream.windows import BedWindow, Push, Window, push_together
 
 # A publisher that retries can bring chunks of the session before the current one; three are more than
 # one outage brings.
@@ -46,12 +56,17 @@ class Pending:
     window: Window
     moment: Moment
     """The window's end."""
+    hops: int
+    """How many windows it stands for: itself, and those before it that were shed."""
     first_new: int
     """First sample that no earlier window held."""
     t_start: int
     dequeued_ns: int
+    # The rest by whoever drives the engine, if it keeps such times.
     ready_ns: int = 0
-    """When the window was complete, if whoever drives the engine keeps such times."""
+    begun_ns: int = 0
+    inferred_ns: int = 0
+    published_ns: int = 0
 
 
 @dataclass(slots=True)
@@ -66,6 +81,32 @@ class Accepted:
     """Why the chunk was left out, if it was: ``"repeat"`` or ``"stale"``."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a worker has no time for.
+
+    Attributes
+    ----------
+    every : int
+        Of the windows of a live feed only those with a number divisible by this are judged, each in place
+        of those left out before it.
+    unexplained : frozenset of str
+        Beds that are being watched and get no explanations.
+    """
+
+    every: int = 1
+    unexplained: frozenset[str] = frozenset()
+
+    def message(self, bed: str, hops: int) -> str | None:
+        """Return what to tell of a bed of which `hops` windows are judged at once; None for nothing."""
+        if hops > 1:
+            return f"worker overloaded: one of {hops} windows is scored"
+        return "worker overloaded: no explanations" if bed in self.unexplained else None
+
+
+UNLOADED = Load()
+
+
 @dataclass(slots=True)
 class _Bed:
     state: BedState
@@ -78,6 +119,15 @@ class _Bed:
     heard_ns: int
     opening: int
     pending: int = 0
+    newest: int | None = None
+    """Number of the last window that was handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    chunk: SampleChunk
+    bed: _Bed
+    accepted: Accepted
 
 
 class Engine:
@@ -89,6 +139,8 @@ class Engine:
         The model's: leads, filter, window, thresholds and alarm rule are used.
     precision : str
         Which of the manifest's thresholds count.
+    fallback : str, optional
+        Why the model runs in another way than wanted; every bed tells it as a technical alarm.
 
     Raises
     ------
@@ -96,7 +148,7 @@ class Engine:
         If the model's window is so long that a bed would be reported as not scored while it fills.
     """
 
-    def __init__(self, manifest: Manifest, precision: str) -> None:
+    def __init__(self, manifest: Manifest, precision: str, *, fallback: str | None = None) -> None:
         if manifest.window.seconds >= UNSCORED_S:
             raise ValueError(
                 f"model {manifest.name}: a window of {manifest.window.seconds:g} s;"
@@ -104,6 +156,7 @@ class Engine:
             )
         self.manifest = manifest
         self._thresholds = manifest.thresholds[precision]
+        self._fallback = fallback
         self._beds: dict[str, _Bed] = {}
         self._restored: dict[str, BedState] = {}
         self._openings = count()
@@ -154,8 +207,50 @@ class Engine:
             If the chunk contradicts its own session (other leads or rate, samples that run back) or its rate
             is too low for the model's filter. Nothing has changed then.
         """
+        (accepted,) = self.accept_many([chunk], dequeued_ns)
+        if isinstance(accepted, MalformedMessageError):
+            raise accepted
+        return accepted
+
+    def accept_many(
+        self, chunks: Sequence[SampleChunk], dequeued_ns: int, load: Load = UNLOADED
+    ) -> list[Accepted | MalformedMessageError]:
+        """Take chunks of any beds, in order: what `accept` does with each, and faster.
+
+        Parameters
+        ----------
+        chunks : sequence of SampleChunk
+            None starts a new session of a bed that is `busy` or has an earlier chunk here.
+        dequeued_ns : int
+        load : Load
+            What the worker has no time for.
+
+        Returns
+        -------
+        list of (Accepted or MalformedMessageError)
+            For each chunk; the error that `accept` would raise.
+        """
+        outcomes: list[Accepted | MalformedMessageError] = []
+        arrivals: dict[str, _Arrival] = {}
+        for chunk in chunks:
+            if chunk.header.bed in arrivals:
+                self._push(arrivals.values(), dequeued_ns, load)
+                arrivals = {}
+            accepted = Accepted()
+            try:
+                bed = self._receive(chunk, dequeued_ns, accepted)
+            except MalformedMessageError as error:
+                outcomes.append(error)
+                continue
+            outcomes.append(accepted)
+            if bed is not None:
+                arrivals[chunk.header.bed] = _Arrival(chunk, bed, accepted)
+        self._push(arrivals.values(), dequeued_ns, load)
+        return outcomes
+
+    def _receive(self, chunk: SampleChunk, dequeued_ns: int, accepted: Accepted) -> _Bed | None:
+        # The bed that waits for this chunk; None for a chunk that is left out.
         header = chunk.header
-        accepted = Accepted()
         bed = self._beds.get(header.bed)
         if bed is not None and bed.state.session == header.session:
             if (bed.leads, bed.fs) != (header.leads, header.fs):
@@ -164,7 +259,7 @@ class Engine:
                 )
             if header.seq < bed.next_seq:
                 accepted.dropped = "repeat"
-                return accepted
+                return None
             if len(chunk.samples) and chunk.end <= bed.windows.next_in:
                 # Left to itself such a feed would be heard, never scored and never reported.
                 raise MalformedMessageError("n0: runs back although seq goes on")
@@ -173,34 +268,50 @@ class Engine:
             known = bed.state if bed is not None else self._restored.get(header.bed)
             if known is not None and header.session in known.former:
                 accepted.dropped = "stale"
-                return accepted
+                return None
             bed = self._open(chunk, known, dequeued_ns, accepted)
-        state = bed.state
         bed.next_seq = header.seq + 1
         bed.pace, bed.heard_ns = header.pace, dequeued_ns
-        millivolts = to_millivolts(chunk)
-        off = [column for column, flag in enumerate(header.valid) if flag is Validity.OFF]
-        millivolts[:, off] = float("nan")
-        for window in bed.windows.push(header.n0, millivolts):
-            if window.index < state.next_window:
-                continue
-            end = Moment(header.bed, window.end, chunk.time_of(window.end), header.fs, header.ingest_ns)
-            accepted.windows.append(
-                Pending(
-                    session=header.session,
-                    opening=bed.opening,
-                    window=window,
-                    moment=end,
-                    first_new=bed.windows.end_of(window.index - 1) if window.index else window.start,
-                    t_start=end.time_of(window.start),
-                    dequeued_ns=dequeued_ns,
+        return bed
+
+    def _push(self, arrivals: Collection[_Arrival], dequeued_ns: int, load: Load) -> None:
+        # Samples into the windows of their beds, one chunk of each.
+        every = [load.every if arrival.bed.pace else 1 for arrival in arrivals]
+        pushed = push_together(
+            [
+                Push(arrival.bed.windows, arrival.chunk.header.n0, millivolts, hops)
+                for arrival, millivolts, hops in zip(
+                    arrivals, to_millivolts([arrival.chunk for arrival in arrivals]), every, strict=True
                 )
-            )
-        bed.pending += len(accepted.windows)
-        bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
-        state.ended = header.last
-        accepted.events += self._end_of_feed(bed)
-        return accepted
+            ]
+        )
+        for arrival, windows, hops in zip(arrivals, pushed, every, strict=True):
+            chunk, bed, accepted = arrival.chunk, arrival.bed, arrival.accepted
+            header, state = chunk.header, bed.state
+            for window in windows:
+                if window.index < state.next_window:
+                    continue
+                end = Moment(header.bed, window.end, chunk.time_of(window.end), header.fs, header.ingest_ns)
+                hop = min(hops, window.index - bed.newest) if bed.newest is not None else 1
+                accepted.windows.append(
+                    Pending(
+                        session=header.session,
+                        opening=bed.opening,
+                        window=window,
+                        moment=end,
+                        hops=hop,
+                        first_new=bed.windows.end_of(window.index - hop) if window.index else window.start,
+                        t_start=end.time_of(window.start),
+                        dequeued_ns=dequeued_ns,
+                    )
+                )
+                bed.newest = window.index
+            bed.pending += len(accepted.windows)
+            bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
+            state.ended = header.last
+            accepted.events += judge_service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
+            accepted.events += judge_service(state, FALLBACK, bed.moment, self._fallback)
+            accepted.events += self._end_of_feed(bed)
 
     def conclude(self, pending: Pending, verdict: Verdict | None) -> tuple[Finding, list[AlarmEvent]] | None:
         """Take the model's verdict on a window.
@@ -234,6 +345,7 @@ class Engine:
                 self.manifest.alarm,
                 moment,
                 window=window.index,
+                hops=pending.hops,
                 first_new=pending.first_new,
                 over=over,
                 score=verdict.score,
@@ -256,7 +368,12 @@ class Engine:
             anomalous=over,
             reason=reason,
             stamps=Stamps(
-                ingest_ns=moment.ingest_ns, dequeued_ns=pending.dequeued_ns, ready_ns=pending.ready_ns
+                ingest_ns=moment.ingest_ns,
+                dequeued_ns=pending.dequeued_ns,
+                ready_ns=pending.ready_ns,
+                begun_ns=pending.begun_ns,
+                inferred_ns=pending.inferred_ns,
+                published_ns=pending.published_ns,
             ),
         )
         return finding, events + self._end_of_feed(bed)

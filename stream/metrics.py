@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from stream.engine import Pending
+from stream.contract import SampleChunk
+from stream.engine import Accepted, Pending
 
 # From half a millisecond (a wake-up over a unix socket) to the ten seconds that an alarm may take.
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -19,8 +21,13 @@ GAPS = Counter("bedside_gaps", "Holes in a feed's sample numbers")
 MISSING = Counter("bedside_missing_samples", "Samples that never came")
 DEAD_LETTERS = Counter("bedside_dead_letters", "Messages that are not of the contract")
 WINDOWS = Counter("bedside_windows", "Windows completed", ["outcome"])
+_SCORED, _UNSCORED = WINDOWS.labels("scored"), WINDOWS.labels("unscored")
 FINDINGS = Counter("bedside_findings", "Findings published")
 ALARM_EVENTS = Counter("bedside_alarm_events", "Alarm transitions published", ["kind", "presence"])
+SHEDDING = Gauge(
+    "bedside_shedding_step", "What the worker leaves out: 0 nothing, 1 explanations, from 2 on windows, too"
+)
+FALLBACKS = Counter("bedside_backend_fallbacks", "Backends that could not be used", ["backend"])
 LAG = Gauge("bedside_lag_seconds", "Age of the chunk taken last, by its ingest time")
 BATCH = Histogram(
     "bedside_batch_windows", "Windows in one run of the model", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
@@ -34,25 +41,43 @@ STAGE = Histogram(
 )
 
 
-def observe_batch(windows: Sequence[Pending], begun_ns: int, inferred_ns: int, published_ns: int) -> None:
-    """Observe how long each window of a batch spent in each stage.
+_STAGES = [STAGE.labels(stage) for stage in ("queue", "prepare", "wait", "inference", "publish", "total")]
+
+
+def observe_chunk(chunk: SampleChunk, accepted: Accepted, now_ns: int) -> None:
+    """Count a chunk that was taken at `now_ns`."""
+    LAG.set((now_ns - chunk.header.ingest_ns) / 1e9)
+    if accepted.dropped:
+        LEFT_OUT.labels(accepted.dropped).inc()
+    if accepted.missing:
+        GAPS.inc()
+        MISSING.inc(accepted.missing)
+
+
+def observe_batch(windows: Sequence[Pending], scored: int) -> None:
+    """Count windows that were judged together, and observe how long each spent in each stage.
 
     Parameters
     ----------
     windows : sequence of Pending
-    begun_ns, inferred_ns, published_ns : int
-        When the model began, when it had answered, and when the server had everything.
+        With all their times.
+    scored : int
+        How many of them got a score.
     """
-    if windows:
-        BATCH.observe(len(windows))
+    if not windows:
+        return
+    BATCH.observe(len(windows))
+    _SCORED.inc(scored)
+    _UNSCORED.inc(len(windows) - scored)
     for window in windows:
-        stages = {
-            "queue": window.dequeued_ns - window.moment.ingest_ns,
-            "prepare": window.ready_ns - window.dequeued_ns,
-            "wait": begun_ns - window.ready_ns,
-            "inference": inferred_ns - begun_ns,
-            "publish": published_ns - inferred_ns,
-            "total": published_ns - window.moment.ingest_ns,
-        }
-        for stage, spent_ns in stages.items():
-            STAGE.labels(stage).observe(spent_ns / 1e9)
+        times = (
+            window.moment.ingest_ns,
+            window.dequeued_ns,
+            window.ready_ns,
+            window.begun_ns,
+            window.inferred_ns,
+            window.published_ns,
+        )
+        for stage, (begin, end) in zip(_STAGES, pairwise(times), strict=False):
+            stage.observe((end - begin) / 1e9)
+        _STAGES[-1].observe((times[-1] - times[0]) / 1e9)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.manifest import Manifest
-from stream.contract import Finding, SampleChunk, Validity, to_millivolts
+from stream.contract import Finding, SampleChunk, to_millivolts
 from stream.engine import Pending
 from stream.explain import attentions
 from stream.offline import Analysis
@@ -161,9 +161,7 @@ class Overlay:
                     spec.filter, self._fs, spec.window.fs, len(self._columns), self._n0
                 )
                 self._first = self._conditioner.next_out
-            millivolts = to_millivolts(chunk)
-            off = [column for column, flag in enumerate(chunk.header.valid) if flag is Validity.OFF]
-            millivolts[:, off] = np.nan
+            (millivolts,) = to_millivolts([chunk])
             piece = self._conditioner.push(np.ascontiguousarray(millivolts[:, self._columns].T))
             at = piece.first - self._first
             self._signal[:, at : at + piece.values.shape[1]] = np.where(

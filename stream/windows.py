@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from models.manifest import FilterSpec, WindowSpec
-from stream.preprocess import BRIDGE_S, Conditioner, Float64Array, Resampled
+from stream.preprocess import BRIDGE_S, Conditioner, Float64Array, Resampled, condition
 
 Float32Array = npt.NDArray[np.float32]
+
+# Windows of 12 leads and 800 samples in so many float64 arrays still fit a core's second cache.
+_TOGETHER = 8
 
 
 @dataclass(slots=True)
@@ -136,47 +140,130 @@ class BedWindow:
         Parameters
         ----------
         n0 : int
-        millivolts : numpy.ndarray of float64, shape (n, leads of the feed)
+        millivolts : numpy.ndarray of float64, shape (n, leads)
             NaN where there is no valid sample.
         """
+        for piece in self._fill(n0):
+            yield self._window(piece)
+        x = millivolts[max(0, self.next_in - n0) :, self._columns].T
+        for piece in self._cut(self._conditioner.push(np.ascontiguousarray(x))):
+            yield self._window(piece)
+
+    def _fill(self, n0: int) -> Iterator[Resampled]:
+        # Up to `n0`, with nothing.
         hole = n0 - self.next_in
         if hole > 2 * self._span:
-            yield from self._take(self._nothing(self._span))
+            yield from self._cut(self._conditioner.push(self._nothing(self._span)))
             self._restart(n0 - self._span)
             hole = self._span
         if hole > 0:
-            yield from self._take(self._nothing(hole))
-        elif hole < 0:
-            millivolts = millivolts[-hole:]
-        yield from self._take(np.ascontiguousarray(millivolts[:, self._columns].T))
+            yield from self._cut(self._conditioner.push(self._nothing(hole)))
 
     def _nothing(self, n: int) -> Float64Array:
         return np.full((len(self._columns), n), np.nan)
 
-    def _take(self, x: Float64Array) -> Iterator[Window]:
-        # In pieces no longer than a hop, so that the ring always ends where a window does.
-        resampled = self._conditioner.push(x)
-        at, total = 0, resampled.values.shape[1]
+    def _cut(self, resampled: Resampled) -> Iterator[Resampled]:
+        # Into windows. In pieces no longer than a hop, so that the ring always ends where a window does.
+        spec, at, total = self._spec, 0, resampled.values.shape[1]
         while at < total:
-            window_stop = self._next_window * self._spec.hop + self._spec.samples
+            window_stop = self._next_window * spec.hop + spec.samples
             take = min(total - at, window_stop - self._ring.stop)
             self._ring.append(resampled.values[:, at : at + take], resampled.missing[:, at : at + take])
             at += take
             if self._ring.stop == window_stop:
-                yield self._window()
+                yield Resampled(self._next_window * spec.hop, *self._ring.last(spec.samples))
                 self._next_window += 1
 
-    def _window(self) -> Window:
-        spec, index = self._spec, self._next_window
-        values, missing = self._ring.last(spec.samples)
-        start = self._conditioner.source_index(index * spec.hop)
-        window = normalise(Resampled(index * spec.hop, values, missing), self._rows, self._n_model, spec)
-        window.index, window.start, window.end = index, start, self.end_of(index)
+    def _window(self, piece: Resampled) -> Window:
+        (window,) = normalise([piece], self._rows, self._n_model, self._spec)
+        self._place(window, piece)
         return window
 
+    def _place(self, window: Window, piece: Resampled) -> None:
+        window.index = piece.first // self._spec.hop
+        window.start = self._conditioner.source_index(piece.first)
+        window.end = self.end_of(window.index)
 
-def normalise(piece: Resampled, rows: npt.NDArray[np.intp], n_leads: int, spec: WindowSpec) -> Window:
-    """Return the model's view of one window of conditioned signal.
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """Samples on their way into the window of their bed.
+
+    Attributes
+    ----------
+    bed : BedWindow
+    n0 : int
+        Index of the first sample.
+    millivolts : numpy.ndarray of float64, shape (n, leads)
+        NaN where there is no valid sample.
+    every : int
+        Only windows with a number divisible by this are wanted.
+    """
+
+    bed: BedWindow
+    n0: int
+    millivolts: Float64Array
+    every: int = 1
+
+    def wanted(self, pieces: Iterable[Resampled]) -> list[Resampled]:
+        """Return those of the windows that are wanted, as copies: the ring that they lie in goes on."""
+        hop = self.bed._spec.hop
+        return [
+            Resampled(piece.first, piece.values.copy(), piece.missing.copy())
+            for piece in pieces
+            if piece.first // hop % self.every == 0
+        ]
+
+
+def push_together(pushes: Sequence[Push]) -> list[list[Window]]:
+    """Push samples of many beds at once.
+
+    Parameters
+    ----------
+    pushes : sequence of Push
+        Of different beds, all windows of the same model.
+
+    Returns
+    -------
+    list of list of Window
+        For each push what `BedWindow.push` yields of the windows that are wanted, to the last bit.
+    """
+    pieces: list[list[Resampled]] = [[] for _ in pushes]
+    alike: defaultdict[Hashable, list[int]] = defaultdict(list)
+    inputs: list[Float64Array] = []
+    for place, push in enumerate(pushes):
+        bed = push.bed
+        pieces[place] += push.wanted(bed._fill(push.n0))
+        inputs.append(push.millivolts[max(0, bed.next_in - push.n0) :, bed._columns].T)
+        alike[bed._conditioner.alike, inputs[-1].shape[1]].append(place)
+    for places in alike.values():
+        conditioners = [pushes[place].bed._conditioner for place in places]
+        resampled = condition(conditioners, np.concatenate([inputs[place] for place in places]))
+        for place, stretch in zip(places, resampled, strict=True):
+            pieces[place] += pushes[place].wanted(pushes[place].bed._cut(stretch))
+    return _normalised(pushes, pieces)
+
+
+def _normalised(pushes: Sequence[Push], pieces: list[list[Resampled]]) -> list[list[Window]]:
+    windows: list[list[Window]] = [[] for _ in pushes]
+    alike: defaultdict[bytes, list[tuple[int, Resampled]]] = defaultdict(list)
+    for place, push in enumerate(pushes):
+        alike[push.bed._rows.tobytes()] += [(place, piece) for piece in pieces[place]]
+    for found in alike.values():
+        for at in range(0, len(found), _TOGETHER):
+            some = found[at : at + _TOGETHER]
+            bed = pushes[some[0][0]].bed
+            made = normalise([piece for _, piece in some], bed._rows, bed._n_model, bed._spec)
+            for (place, piece), window in zip(some, made, strict=True):
+                pushes[place].bed._place(window, piece)
+                windows[place].append(window)
+    return windows
+
+
+def normalise(
+    pieces: Sequence[Resampled], rows: npt.NDArray[np.intp], n_leads: int, spec: WindowSpec
+) -> list[Window]:
+    """Return the model's view of windows of conditioned signal.
 
     Each lead is standardised over its valid samples in the window itself. A lead is masked if it has no
     amplitude, or a gap that by the end of the window has lasted longer than `stream.preprocess.BRIDGE_S`,
@@ -185,39 +272,61 @@ def normalise(piece: Resampled, rows: npt.NDArray[np.intp], n_leads: int, spec: 
 
     Parameters
     ----------
-    piece : Resampled
-        Exactly one window, of the leads in `rows`.
+    pieces : sequence of Resampled
+        Each exactly one window, of the leads in `rows`.
     rows : numpy.ndarray of int
-        For each lead of `piece`, its place in the model's order.
+        For each lead of a piece, its place in the model's order.
     n_leads : int
         Leads of the model.
     spec : WindowSpec
 
     Returns
     -------
-    Window
-        Without its place (`index`, `start` and `end` are 0).
+    list of Window
+        Without their places (`index`, `start` and `end` are 0). Their arrays are views of common ones.
     """
-    values, missing = piece.values.astype(np.float64), piece.missing
+    values = np.stack([piece.values for piece in pieces]).astype(np.float64)
+    missing = np.stack([piece.missing for piece in pieces])
+    x = np.zeros((len(pieces), n_leads, spec.samples), np.float32)
+    counted = np.zeros(x.shape, np.bool_)
+    mask = np.zeros(x.shape[:2], np.float32)
+    means, scales = np.zeros_like(mask), np.ones_like(mask)
+
     present = missing == 0.0
-    gap = missing.max(axis=1, initial=0.0) > BRIDGE_S
-    count = np.maximum(present.sum(axis=1), 1)
-    mean = (values * present).sum(axis=1) / count
-    centred = (values - mean[:, np.newaxis]) * present
-    scale = np.sqrt((centred**2).sum(axis=1) / count)
-    flat = scale < spec.floor_mv
-    good = ~(gap | flat)
-    x = np.zeros((n_leads, spec.samples), np.float32)
-    counted = np.zeros((n_leads, spec.samples), np.bool_)
-    mask = np.zeros(n_leads, np.float32)
-    means, scales = np.zeros(n_leads, np.float32), np.ones(n_leads, np.float32)
-    rows_good = rows[good]
-    # A bridged point goes in as the lead's mean: it neither counts nor carries the held value.
-    x[rows_good] = centred[good] / scale[good, np.newaxis]
-    counted[rows_good] = present[good]
-    mask[rows_good] = 1.0
-    means[rows_good], scales[rows_good] = mean[good], scale[good]
-    reason = None
-    if not good.any():
-        reason = "no known lead" if not len(rows) else "gap" if gap.any() else "flat"
-    return Window(0, 0, 0, x, mask, counted, means, scales, reason)
+    gap = missing.max(axis=2, initial=0.0) > BRIDGE_S
+    if present.all():
+        mean = values.sum(axis=2) / spec.samples
+        values -= mean[:, :, np.newaxis]
+        scale = np.sqrt((values**2).sum(axis=2) / spec.samples)
+    else:
+        count = np.maximum(present.sum(axis=2), 1)
+        mean = (values * present).sum(axis=2) / count
+        values -= mean[:, :, np.newaxis]
+        # A bridged point goes in as the lead's mean: it neither counts nor carries the held value.
+        values *= present
+        scale = np.sqrt((values**2).sum(axis=2) / count)
+    good = ~(gap | (scale < spec.floor_mv))
+    values /= np.where(good, scale, 1.0)[:, :, np.newaxis]
+    x[:, rows] = np.where(good[:, :, np.newaxis], values, 0.0)
+    counted[:, rows] = present & good[:, :, np.newaxis]
+    mask[:, rows] = good
+    means[:, rows], scales[:, rows] = np.where(good, mean, 0.0), np.where(good, scale, 1.0)
+    windows = []
+    for number in range(len(pieces)):
+        reason = None
+        if not good[number].any():
+            reason = "no known lead" if not len(rows) else "gap" if gap[number].any() else "flat"
+        windows.append(
+            Window(
+                0,
+                0,
+                0,
+                x[number],
+                mask[number],
+                counted[number],
+                means[number],
+                scales[number],
+                reason,
+            )
+        )
+    return windows

@@ -14,30 +14,26 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, cast
 
 import faust
+import uvloop
 from faust.types import TP, EventT, StreamT
 from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import metrics
-from stream.alarms import BedState
-from stream.batching import MicroBatch
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
-from stream.contract import AlarmEvent, Audit, Command, CommandKind, MalformedMessageError, SampleChunk
-from stream.engine import Accepted, Engine, Pending
-from stream.explain import explain
+from stream.contract import Audit, Command, CommandKind, MalformedMessageError, SampleChunk
 from stream.outgoing import Outgoing
 from stream.refill import history
+from stream.scorer import Delivery, Rows, Scorer
 from stream.topics import COMMANDS, SAMPLES, TOPICS
-from stream.transport.ids import id_of
-from stream.verdict import Verdict, judge
+from stream.transport.ids import id_of, time_of
 
 log = logging.getLogger(__name__)
 
@@ -45,31 +41,21 @@ APP_ID = "bedside-worker"
 HEARTBEAT = "worker:"
 """Key of a worker's heartbeat, behind the deployment's prefix and before the worker's name."""
 
-# The longest that a window waits for others to share a run of the model. At two windows a second, 64 beds
-# bring about three in this time: a longer wait would delay every alarm and save little.
-_BATCH_WAIT_NS = 20_000_000
-# So many batches may wait before the worker stops taking chunks and lets the stream hold them.
-_BATCHES_WAITING = 4
+# Chunks that come within this time are taken together: at 64 beds three of them, at 500 twenty.
+_TOGETHER_S = 0.005
+# Chunks that wait for that before the stream has to hold them.
+_WAITING = 512
 _TICK_S = 1.0
+# What came since the last one is done again after a crash: two seconds of chunks.
+_CHECKPOINT_S = 2.0
+_LOOK_S = 0.5
 _RETRY_S = 1.0
+# Chunks that were read back and are taken at once, before others get a turn.
+_REFILLED_TOGETHER = 64
 # Five missed heartbeats and a worker counts as gone.
 _HEARTBEAT_TTL_S = 5
 # A request to watch a bed for longer than this is a display that forgot.
 _WATCH_LIMIT_S = 60.0
-
-
-@dataclass(slots=True)
-class _Delivery:
-    # A chunk as Faust delivered it, and how many of its windows are still under way.
-    event: EventT[bytes]
-    windows: int
-
-
-@dataclass(slots=True)
-class _Item:
-    # What waits for the model: a window, or (without one) a delivery to acknowledge after those before it.
-    pending: Pending | None
-    delivery: _Delivery | None
 
 
 class Worker:
@@ -87,6 +73,8 @@ class Worker:
         Start of every key of the deployment.
     on_ready : callable, optional
         Called once the worker has got its first partitions.
+    fallback : str, optional
+        See `stream.engine.Engine`.
     clock : Clock, optional
     """
 
@@ -98,6 +86,7 @@ class Worker:
         *,
         prefix: str,
         on_ready: Callable[[], None] | None = None,
+        fallback: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._session = session
@@ -105,18 +94,15 @@ class Worker:
         self._redis_url = redis_url
         self._prefix = prefix
         self._on_ready = on_ready
-        self._engine = Engine(session.manifest, session.precision)
-        self._batch: MicroBatch[_Item] = MicroBatch(session.manifest.max_batch, _BATCH_WAIT_NS)
-        self._arrived = asyncio.Event()
-        self._judged = asyncio.Event()
-        # Held from a change of a bed's state until that change is published and in the table, so that the
-        # table never knows of an event that the world does not.
-        self._writing = asyncio.Lock()
-        # One thread: a session serves one caller at a time, and the order within a bed is kept.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._fallback = fallback
+        self._waiting: deque[tuple[TP, Delivery]] = deque()
+        self._in_hand: list[tuple[TP, Delivery]] = []
+        self._came = asyncio.Event()
+        self._went = asyncio.Event()
         self._partition_of: dict[str, TP] = {}
         self._refilled: set[TP] = set()
-        self._watched_until: dict[str, int] = {}
+        # Offset of the last chunk that was taken.
+        self._taken: dict[TP, int] = {}
         self._bus: Bus | None = None
         # Faust wants a folder even for tables in memory, and would leave one where the user stands.
         self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
@@ -147,7 +133,7 @@ class Worker:
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM; raise what made the worker fail, if something did."""
-        loop = asyncio.new_event_loop()
+        loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
         worker = faust.Worker(
             self.app, quiet=True, loglevel="WARN", redirect_stdouts=False, override_logging=False, loop=loop
@@ -159,7 +145,7 @@ class Worker:
             if stop.code:
                 raise
         finally:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._scorer.close()
 
     def _wire(self) -> None:
         app = self.app
@@ -170,7 +156,7 @@ class Worker:
             )
 
         topics = {name: topic(name, config.partitions) for name, config in TOPICS.items()}
-        self._outgoing = Outgoing(topics)
+        self._outgoing = Outgoing(app.maybe_start_producer)
         # use_partitioner: rows lie by key, as samples do, and may be written from any task.
         self._table = app.Table(
             "beds",
@@ -179,11 +165,23 @@ class Worker:
             partitions=TOPICS[SAMPLES].partitions,
             use_partitioner=True,
         )
+        self._scorer = Scorer(
+            self._session,
+            self._outgoing,
+            Rows(lambda bed: self._table.get(bed.encode()), self._put_row),
+            self._clock,
+            fallback=self._fallback,
+        )
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
         app.agent(topics[COMMANDS], name="commands")(self._take_commands)
-        app.task(self._judge_forever)
-        app.timer(_TICK_S)(self._tick)
+        app.task(self._take_forever)
+        app.task(self._scorer.judge_forever)
+        app.task(self._scorer.publish_forever)
+        app.timer(_TICK_S)(self._scorer.tick)
         app.timer(_TICK_S)(self._beat)
+        app.timer(_CHECKPOINT_S)(self._scorer.checkpoint)
+        app.timer(_LOOK_S)(self._look)
+        app.on_before_shutdown.connect(self._on_shutdown, weak=False)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
 
@@ -199,44 +197,99 @@ class Worker:
 
     async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         gone: set[TP] = set(args[0])
-        # Not while a change of one of these beds is on its way out: that is still ours to finish.
-        async with self._writing:
-            self._refilled -= gone
-            for bed in [bed for bed, tp in self._partition_of.items() if tp in gone]:
-                self._engine.forget(bed)
-                del self._partition_of[bed]
-        metrics.BEDS.set(len(self._engine.beds))
+        self._refilled -= gone
+        self._waiting = deque((tp, delivery) for tp, delivery in self._waiting if tp not in gone)
+        for tp, delivery in self._in_hand:
+            delivery.given_away |= tp in gone
+        for tp in gone:
+            self._taken.pop(tp, None)
+        beds = [bed for bed, tp in self._partition_of.items() if tp in gone]
+        for bed in beds:
+            del self._partition_of[bed]
+        await self._scorer.forget(beds)
+
+    async def _on_shutdown(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
+        # What has been published need not be done again by the next worker.
+        await self._scorer.checkpoint()
+
+    def _put_row(self, bed: str, row: bytes) -> None:
+        self._table[bed.encode()] = row
 
     async def _take_samples(self, stream: StreamT[Any]) -> None:
+        # StreamT does not name noack; every stream of a topic has it.
+        deferred = cast(faust.Stream[bytes], stream).noack()
         try:
-            await self._take_chunks(stream)
+            async for event in deferred.events():
+                await self._receive(event)
         except Exception as error:
             # Faust would start the agent again and go on behind the chunk that it failed on. A worker that
             # ends is seen, and another one takes that chunk again.
             await self.app.crash(error)
             raise
 
-    async def _take_chunks(self, stream: StreamT[Any]) -> None:
-        # StreamT does not name noack; every stream of a topic has it.
-        deferred = cast(faust.Stream[bytes], stream).noack()
-        async for event in deferred.events():
-            tp = event.message.tp
-            if tp not in self._refilled:
-                await self._refill(tp, event.message.offset)
-            try:
-                await self._take_chunk(event, tp)
-            except MalformedMessageError as error:
-                await (await self._outgoing.dead_letter(event, str(error)))
-                event.ack()
-            while len(self._batch) > _BATCHES_WAITING * self._session.manifest.max_batch:
-                await self._next_judged()
+    async def _receive(self, event: EventT[bytes]) -> None:
+        metrics.CHUNKS.inc()
+        try:
+            if event.value is None:
+                raise MalformedMessageError("no value")
+            chunk = SampleChunk.decode(event.value)
+        except MalformedMessageError as error:
+            await (await self._outgoing.dead_letter(event, str(error)))
+            event.ack()
+            return
+        self._waiting.append((event.message.tp, Delivery(chunk, event)))
+        self._came.set()
+        while len(self._waiting) >= _WAITING:
+            self._went.clear()
+            await self._went.wait()
+
+    async def _take_forever(self) -> None:
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            began_ns = self._clock.now_ns()
+            while self._waiting:
+                await self._scorer.room()
+                await self._take_waiting()
+            self._went.set()
+            await self._clock.sleep_until(began_ns + round(_TOGETHER_S * 1e9))
+
+    async def _take_waiting(self) -> None:
+        # All that wait, of partitions whose rings are filled, up to the first one of another.
+        if not self._waiting:
+            return
+        tp, first = self._waiting[0]
+        if tp not in self._refilled:
+            assert first.event is not None
+            await self._refill(tp, first.event.message.offset)
+            return
+        some: list[tuple[TP, Delivery]] = []
+        while self._waiting and self._waiting[0][0] in self._refilled:
+            tp, delivery = self._waiting.popleft()
+            assert delivery.event is not None
+            self._taken[tp] = delivery.event.message.offset
+            some.append((tp, delivery))
+        await self._take_all(some)
+
+    async def _take_all(self, deliveries: list[tuple[TP, Delivery]]) -> None:
+        self._in_hand = deliveries
+        self._partition_of |= {delivery.chunk.header.bed: tp for tp, delivery in deliveries}
+        rest = [delivery for _, delivery in deliveries]
+        while rest:
+            await self._scorer.ready_for(rest[0])
+            rest = await self._scorer.take(rest)
+        self._in_hand = []
 
     async def _refill(self, tp: TP, offset: int) -> None:
         # The rings of this partition's beds are empty: fill them from what came before this chunk.
-        for chunk in await self._history(tp.partition, id_of(offset)):
-            with suppress(MalformedMessageError):
-                await self._accept(chunk, tp, None)
+        chunks = await self._history(tp.partition, id_of(offset))
+        if not self._waiting or self._waiting[0][0] != tp:
+            # Given away meanwhile.
+            return
         self._refilled.add(tp)
+        for at in range(0, len(chunks), _REFILLED_TOGETHER):
+            await self._scorer.room()
+            await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _REFILLED_TOGETHER]])
 
     async def _history(self, partition: int, before: str) -> list[SampleChunk]:
         while True:
@@ -247,133 +300,6 @@ class Worker:
                 # As the transport does: wait for a server that is away.
                 log.warning("cannot read back the samples, trying again: %s", error)
                 await asyncio.sleep(_RETRY_S)
-
-    async def _take_chunk(self, event: EventT[bytes], tp: TP) -> None:
-        metrics.CHUNKS.inc()
-        if event.value is None:
-            raise MalformedMessageError("no value")
-        chunk = SampleChunk.decode(event.value)
-        await self._accept(chunk, tp, event)
-
-    async def _accept(self, chunk: SampleChunk, tp: TP, event: EventT[bytes] | None) -> None:
-        bed = chunk.header.bed
-        now_ns = self._clock.now_ns()
-        while self._engine.busy(bed) and self._engine.state(bed).session != chunk.header.session:
-            # The old session's windows are judged before the new one ends it.
-            await self._next_judged()
-        async with self._writing:
-            if not self._engine.knows(bed):
-                self._restore(bed)
-            accepted = self._engine.accept(chunk, now_ns)
-            self._partition_of[bed] = tp
-            if accepted.events:
-                await self._publish_events(accepted.events)
-                self._keep([bed])
-        if event is not None:
-            self._count(chunk, accepted, now_ns)
-        delivery = _Delivery(event, len(accepted.windows)) if event is not None else None
-        ready_ns = self._clock.now_ns()
-        for pending in accepted.windows:
-            pending.ready_ns = ready_ns
-            self._batch.add(_Item(pending, delivery), ready_ns)
-        if accepted.windows:
-            self._arrived.set()
-        elif delivery is not None and accepted.dropped and self._engine.busy(bed):
-            # A repeat of a chunk whose windows may still be under way: not done before they are.
-            delivery.windows = 1
-            self._batch.add(_Item(None, delivery), ready_ns)
-            self._arrived.set()
-        elif event is not None:
-            event.ack()
-
-    async def _next_judged(self) -> None:
-        self._judged.clear()
-        await self._judged.wait()
-
-    def _restore(self, bed: str) -> None:
-        row = self._table.get(bed.encode())
-        if row is not None:
-            self._engine.restore(bed, BedState.model_validate_json(row))
-
-    def _count(self, chunk: SampleChunk, accepted: Accepted, now_ns: int) -> None:
-        metrics.LAG.set((now_ns - chunk.header.ingest_ns) / 1e9)
-        metrics.BEDS.set(len(self._engine.beds))
-        if accepted.dropped:
-            metrics.LEFT_OUT.labels(accepted.dropped).inc()
-        if accepted.missing:
-            metrics.GAPS.inc()
-            metrics.MISSING.inc(accepted.missing)
-
-    async def _judge_forever(self) -> None:
-        while not self.app.should_stop:
-            due_ns = self._batch.due_ns()
-            wait_ns = None if due_ns is None else due_ns - self._clock.now_ns()
-            if wait_ns is not None and wait_ns <= 0:
-                await self._judge_batch(self._batch.take())
-                self._judged.set()
-                continue
-            self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if wait_ns is None else wait_ns / 1e9):
-                    await self._arrived.wait()
-
-    async def _judge_batch(self, items: list[_Item]) -> None:
-        begun_ns = self._clock.now_ns()
-        windows = [item.pending for item in items if item.pending is not None]
-        loop = asyncio.get_running_loop()
-        verdicts = iter(
-            await loop.run_in_executor(
-                self._executor, judge, self._session, [pending.window for pending in windows]
-            )
-        )
-        inferred_ns = self._clock.now_ns()
-        async with self._writing:
-            sends: list[Awaitable[Any]] = []
-            beds: dict[str, None] = {}
-            done: list[_Delivery] = []
-            for item in items:
-                if item.pending is not None:
-                    kept = await self._conclude(item.pending, next(verdicts), inferred_ns, sends)
-                    if not kept:
-                        continue
-                    beds[item.pending.moment.bed] = None
-                if item.delivery is not None:
-                    item.delivery.windows -= 1
-                    if not item.delivery.windows:
-                        done.append(item.delivery)
-            await asyncio.gather(*sends)
-            self._keep(beds)
-        for delivery in done:
-            delivery.event.ack()
-        metrics.observe_batch(windows, begun_ns, inferred_ns, self._clock.now_ns())
-
-    async def _conclude(
-        self, pending: Pending, verdict: Verdict | None, inferred_ns: int, sends: list[Awaitable[Any]]
-    ) -> bool:
-        # False if the bed was given away meanwhile: its chunk comes again, to whoever has it now.
-        bed = pending.moment.bed
-        concluded = self._engine.conclude(pending, verdict)
-        if concluded is None:
-            return False
-        finding, events = concluded
-        stamps = finding.stamps.model_copy(
-            update={"inferred_ns": inferred_ns, "published_ns": self._clock.now_ns()}
-        )
-        finding = finding.model_copy(update={"stamps": stamps})
-        sends += [await self._outgoing.event(event) for event in events]
-        sends.append(await self._outgoing.finding(finding))
-        metrics.WINDOWS.labels("scored" if verdict else "unscored").inc()
-        if verdict is not None and self._watched_until.get(bed, 0) > self._clock.now_ns():
-            explanation = explain(self._session.manifest, pending, verdict)
-            sends.append(await self._outgoing.explanation(explanation))
-        return True
-
-    async def _publish_events(self, events: Iterable[AlarmEvent]) -> None:
-        await asyncio.gather(*[await self._outgoing.event(event) for event in events])
-
-    def _keep(self, beds: Iterable[str]) -> None:
-        for bed in beds:
-            self._table[bed.encode()] = self._engine.state(bed).model_dump_json().encode()
 
     async def _take_commands(self, stream: StreamT[Any]) -> None:
         async for event in stream.events():
@@ -389,7 +315,7 @@ class Worker:
         if command.kind is CommandKind.WATCH and now_ns <= command.expires:
             with suppress(TypeError, ValueError):
                 seconds = min(float(command.value), _WATCH_LIMIT_S)
-                self._watched_until[command.bed] = now_ns + round(seconds * 1e9)
+                self._scorer.watch(command.bed, now_ns + round(seconds * 1e9))
             return
         why = "expired" if now_ns > command.expires else "not supported by this worker"
         audit = Audit(
@@ -403,11 +329,16 @@ class Worker:
         )
         await (await self._outgoing.audit(audit))
 
-    async def _tick(self) -> None:
-        async with self._writing:
-            events = self._engine.tick(self._clock.now_ns())
-            await self._publish_events(events)
-            self._keep({event.bed for event in events})
+    async def _look(self) -> None:
+        # By the server's clock alone: the ids of the newest chunk and of the last one that was taken.
+        taken = dict(self._taken)
+        try:
+            ends = await self.app.consumer.highwaters(*taken) if taken else {}
+        except RedisError:
+            # Its own message, and the transport's.
+            return
+        behind = [time_of(end - 1) - time_of(taken[tp]) for tp, end in ends.items() if end > taken[tp] + 1]
+        self._scorer.look(max(behind, default=0) / 1000)
 
     async def _beat(self) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}"
@@ -415,7 +346,8 @@ class Worker:
             "model": self._session.manifest.name,
             "backend": self._session.backend,
             "precision": self._session.precision,
-            "beds": len(self._engine.beds),
+            "beds": len(self._scorer.engine.beds),
+            "shedding": self._scorer.shedding.step,
             "at": self._clock.now_ns(),
         }
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import redis.asyncio as redis
@@ -14,6 +14,7 @@ from faust.transport.consumer import RecordMap
 from faust.types import TP, ConsumerMessage, Message
 from faust.types.tuples import ack_lock
 from mode import Seconds, get_logger
+from mode.services import WaitResults
 
 from stream.transport.client import StoppedWaitingError, connect, patiently
 from stream.transport.coordinator import Coordinator
@@ -67,7 +68,8 @@ class Consumer(base.Consumer):
         # it are acked" cannot be seen from the numbers.
         self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
         self._to_resume: set[TP] = set()
-        self._to_conductor, self.callback = self.callback, self._deliver
+        self._to_conductor, self.callback = self.callback, self._hand_over
+        self._at_hand: Message | None = None
 
     @property
     def control(self) -> redis.Redis:
@@ -261,6 +263,33 @@ class Consumer(base.Consumer):
             None,
             tp=tp,
             generation_id=self.app.consumer_generation_id,
+        )
+
+    def _hand_over(self, message: Message) -> Awaitable[None]:
+        self._at_hand = message
+        return self._deliver(message)
+
+    async def wait_first(self, *waits: Any, timeout: Any = None) -> WaitResults:
+        """Wait for the first of several.
+
+        Faust waits with each message for the first of: it is handed over, the flow is suspended. That makes
+        four tasks a message, as much work as all the rest, and is of use only if something is in the way.
+        """
+        message, self._at_hand = self._at_hand, None
+        if message is None or not self._way_is_clear(message.tp):
+            return await super().wait_first(*waits, timeout=timeout)
+        handing_over, suspension = waits
+        suspension.close()
+        await handing_over
+        return WaitResults([handing_over], [None], False)
+
+    def _way_is_clear(self, tp: TP) -> bool:
+        # What handing over may wait for: the flow, the producer's buffer, and the agents' queues.
+        conductor, buffer = cast(Any, self.app.topics), self.app.producer.buffer
+        return (
+            self.app.flow_control.is_active()
+            and buffer.size <= buffer.max_messages
+            and not any(topic.queue.full() for topic in conductor._tp_index[tp])
         )
 
     async def _deliver(self, message: Message) -> None:

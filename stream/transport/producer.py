@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 IDEMPOTENCY_HEADER = "idempotency-key"
+# Base Faust stops all processing at 100 messages that nobody waits for, and complains.
+_BUFFERED = 4096
 # Once the app stops, an unreachable server may hold it up for so long.
 _STOP_GRACE_S = 10.0
 
@@ -58,6 +60,8 @@ class Producer(base.Producer):
 
     async def on_start(self) -> None:
         """Connect, waiting for the server if need be."""
+        # A table is written down for a whole ward at once.
+        self.buffer.max_messages = _BUFFERED
         client = self._client = connect(self.transport.endpoint)
         self._outbox = Outbox(client, self._clock, self._gives_up_after)
         await patiently(self, "producer", lambda: self._clock.synchronise(client))

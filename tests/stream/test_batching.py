@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,12 +19,12 @@ def test_nothing_waits_in_an_empty_batch() -> None:
 
 def test_the_oldest_decides_when_a_batch_is_due() -> None:
     batch: MicroBatch[str] = MicroBatch(3, 20)
-    batch.add("a", 100)
-    batch.add("b", 115)
+    batch.add("bed-a", "a", 100)
+    batch.add("bed-b", "b", 115)
     assert batch.due_ns() == 120
-    batch.add("c", 118)
+    batch.add("bed-c", "c", 118)
     assert batch.due_ns() == 0
-    batch.add("d", 119)
+    batch.add("bed-d", "d", 119)
     assert batch.take() == ["a", "b", "c"]
     assert batch.due_ns() == 139
     assert batch.take() == ["d"]
@@ -41,7 +43,7 @@ def test_order_size_and_patience(size: int, budget: int, steps: list[tuple[int, 
     for pause, add in steps:
         now += pause
         if add:
-            batch.add((number, now), now)
+            batch.add(f"bed-{number}", (number, now), now)
             number += 1
         while (due := batch.due_ns()) is not None and due <= now:
             taken = batch.take()
@@ -51,3 +53,33 @@ def test_order_size_and_patience(size: int, budget: int, steps: list[tuple[int, 
             out += [item for item, _ in taken]
         assert len(batch) < size
     assert out + [item for item, _ in batch.take()] == list(range(number))
+
+
+@settings(max_examples=100, deadline=None)
+@given(size=st.integers(1, 6), backlog=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 20)))
+def test_a_bed_with_a_backlog_holds_up_no_other(size: int, backlog: dict[str, int]) -> None:
+    batch: MicroBatch[tuple[str, int]] = MicroBatch(size, 20)
+    for bed, count in backlog.items():
+        for number in range(count):
+            batch.add(bed, (bed, number), 0)
+    assert len(batch) == sum(backlog.values())
+    out: list[tuple[str, int]] = []
+    while batch.due_ns() is not None:
+        out += batch.take()
+    for bed, count in backlog.items():
+        mine = [place for place, (other, _) in enumerate(out) if other == bed]
+        assert [out[place][1] for place in mine] == list(range(count))
+        # Between two turns of a bed every other has at most one.
+        assert all(later - earlier <= len(backlog) for earlier, later in pairwise(mine))
+        assert mine[0] < len(backlog)
+
+
+def test_what_is_dropped_of_a_bed_is_gone_and_the_rest_is_not() -> None:
+    batch: MicroBatch[str] = MicroBatch(3, 20)
+    for bed, item in [("a", "a0"), ("b", "b0"), ("a", "a1"), ("c", "c0")]:
+        batch.add(bed, item, 5)
+    batch.drop("a")
+    batch.drop("nobody")
+    assert len(batch) == 2
+    assert batch.due_ns() == 25
+    assert batch.take() == ["b0", "c0"]

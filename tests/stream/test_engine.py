@@ -18,7 +18,7 @@ from stream import refill
 from stream.alarms import BedState
 from stream.bus import Bus, Entry
 from stream.contract import AlarmEvent, Finding, MalformedMessageError, Presence, SampleChunk, Validity
-from stream.engine import Accepted, Engine, Pending
+from stream.engine import Accepted, Engine, Load, Pending
 from stream.preprocess import SETTLING_S
 from stream.verdict import Verdict, judge
 from tests.stream.synthetic import T0, Float64Array, StandIn, disturb, ecg, every, feed, small_manifest
@@ -723,3 +723,114 @@ def test_what_no_longer_lies_in_the_stream_is_a_hole() -> None:
     reasons = [finding.reason for finding in two.findings]
     assert reasons[:4] == ["gap"] * 4
     assert set(reasons[5:]) == {None}
+
+
+# --- many at once, and too many --------------------------------------------------------------------------
+
+
+def ward_of(beds: int) -> list[SampleChunk]:
+    """Return the chunks of some beds, interleaved, with repeats and contradictions among them."""
+    feeds = [cut(noisy(14, (4, 9), seed=n), bed=f"bed-{n}", pace=1.0) for n in range(beds)]
+    chunks = [chunk for together in zip(*feeds, strict=True) for chunk in together]
+    wrong, _ = contradictions(feeds[0][9])[0]
+    return [*chunks[:30], chunks[3], wrong, *chunks[30:]]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
+def test_chunks_taken_together_are_taken_as_one_by_one(sizes: list[int]) -> None:
+    chunks = ward_of(3)
+    one, many = Engine(MANIFEST, "fp32"), Engine(MANIFEST, "fp32")
+    wanted: list[str] = []
+    for chunk in chunks:
+        try:
+            wanted.append(outcome_of(one.accept(chunk, 5), one))
+        except MalformedMessageError as error:
+            wanted.append(str(error))
+    found: list[str] = []
+    at = 0
+    while at < len(chunks):
+        size = sizes[len(found) % len(sizes)]
+        for outcome in many.accept_many(chunks[at : at + size], 5):
+            malformed = isinstance(outcome, MalformedMessageError)
+            found.append(str(outcome) if malformed else outcome_of(outcome, many))
+        at += size
+    assert found == wanted
+    assert any("leads" in text or "fs" in text for text in found)
+
+
+def outcome_of(accepted: Accepted, engine: Engine) -> str:
+    windows = [(p.window.index, p.window.x.tobytes(), p.first_new, p.hops) for p in accepted.windows]
+    return repr((windows, accepted.missing, accepted.dropped, [event.event for event in accepted.events]))
+
+
+def overloaded(chunks: list[SampleChunk], load: Load) -> tuple[list[Finding], list[AlarmEvent]]:
+    engine = Engine(MANIFEST, "fp32")
+    findings, events = [], []
+    for chunk in chunks:
+        (accepted,) = engine.accept_many([chunk], 0, load)
+        assert isinstance(accepted, Accepted)
+        events += accepted.events
+        for pending in accepted.windows:
+            concluded = engine.conclude(pending, judge(SESSION, [pending.window])[0])
+            assert concluded is not None
+            findings.append(concluded[0])
+            events += concluded[1]
+    return findings, events
+
+
+@pytest.mark.parametrize("every_nth", [2, 4])
+def test_an_overloaded_worker_scores_fewer_windows_says_so_and_still_raises_the_alarm(every_nth: int) -> None:
+    chunks = cut(noisy(24, (6, 16)), pace=1.0)
+    clean = Desk().run(chunks)
+    findings, events = overloaded(chunks, Load(every_nth))
+    assert [f.window for f in findings] == [f.window for f in clean.findings if f.window % every_nth == 0]
+    assert [(e.rule, e.presence) for e in events] == [
+        ("overload", Presence.ON),
+        ("anomaly", Presence.ON),
+        ("anomaly", Presence.OFF),
+    ]
+    assert events[0].message == f"worker overloaded: one of {every_nth} windows is scored"
+    assert (events[0].kind, events[0].priority) == ("technical", "low")
+    # As soon as it would be raised otherwise, but for the windows that are not looked at.
+    on = clean.events[0]
+    assert on.since - every_nth * SECOND_NS / 2 <= events[1].since <= on.since + every_nth * SECOND_NS / 2
+    assert on.onset - every_nth * 125 <= events[1].onset <= on.onset + every_nth * 125
+
+
+def test_a_feed_that_does_not_come_in_real_time_is_never_thinned_out() -> None:
+    chunks = cut(noisy(24, (6, 16)), pace=0.0)
+    findings, events = overloaded(chunks, Load(4))
+    clean = Desk().run(chunks)
+    assert [(f.window, f.score) for f in findings] == [(f.window, f.score) for f in clean.findings]
+    assert events == clean.events
+
+
+def test_a_watched_bed_without_explanations_says_so_until_it_has_them_again() -> None:
+    chunks = cut(ecg(6, FS), pace=1.0)
+    engine = Engine(MANIFEST, "fp32")
+    log = []
+    for number, chunk in enumerate(chunks):
+        load = Load(1, frozenset({"bed-1"})) if 2 <= number < 6 else Load()
+        (accepted,) = engine.accept_many([chunk], 0, load)
+        assert isinstance(accepted, Accepted)
+        log += [(number, event.rule, event.presence, event.message) for event in accepted.events]
+    assert log == [
+        (2, "overload", Presence.ON, "worker overloaded: no explanations"),
+        (6, "overload", Presence.OFF, "over"),
+    ]
+
+
+def test_a_backend_that_was_not_the_chosen_one_is_told_by_every_bed() -> None:
+    engine = Engine(MANIFEST, "fp32", fallback="openvino: not installed")
+    events = [
+        event
+        for bed in ("bed-1", "bed-2")
+        for chunk in cut(ecg(2, FS), bed=bed)
+        for event in engine.accept(chunk, 0).events
+    ]
+    assert [(e.bed, e.rule, e.presence, e.priority) for e in events] == [
+        ("bed-1", "fallback", Presence.ON, "info"),
+        ("bed-2", "fallback", Presence.ON, "info"),
+    ]
+    assert events[0].message == "openvino: not installed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import signal
 
 from models.manifest import FilterSpec
-from stream.preprocess import BRIDGE_S, SETTLING_S, Conditioner, Resampled, design, group_delay_ms
+from stream.preprocess import BRIDGE_S, SETTLING_S, Conditioner, Resampled, condition, design, group_delay_ms
 
 RATES = (100.0, 128.0, 250.0, 257.0, 360.0, 500.0, 999.56, 1000.0)
 FS_OUT = 100.0
@@ -271,3 +272,40 @@ def test_the_filter_starts_anew_after_a_long_gap_only(fs: float) -> None:
         # A step of 5 mV passes the high-pass; a filter that starts at 5 mV sees none.
         assert (np.abs(behind).max() < 1e-6) == anew
         assert anew or behind.max() > 3.0
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    fs=rates,
+    feeds=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 40), gaps), min_size=2, max_size=5),
+    lengths=st.lists(st.integers(0, 300), min_size=1, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_feeds_taken_together_are_computed_as_if_alone(
+    fs: float, feeds: list[tuple[int, int, Any]], lengths: list[int], seed: int
+) -> None:
+    # Each feed has taken something before: those that then stand alike go on together.
+    alone = [conditioner(fs, n_leads) for n_leads, _, _ in feeds]
+    together = [conditioner(fs, n_leads) for n_leads, _, _ in feeds]
+    for (n_leads, before, _), one, other in zip(feeds, alone, together, strict=True):
+        x = noise(n_leads, before, seed)
+        assert_same(one.push(x), other.push(x))
+    for step, n in enumerate(lengths):
+        inputs = []
+        for number, (n_leads, _, holes) in enumerate(feeds):
+            x = noise(n_leads, n, seed + 7 * number + step)
+            for lead, where, seconds in holes:
+                begin = int(where * n)
+                x[lead % n_leads, begin : begin + round(seconds * fs)] = np.nan
+            inputs.append(x)
+        alike: dict[Any, list[int]] = {}
+        for number, feed in enumerate(together):
+            alike.setdefault(feed.alike, []).append(number)
+        for numbers in alike.values():
+            found = condition(
+                [together[number] for number in numbers], np.concatenate([inputs[n] for n in numbers])
+            )
+            for number, piece in zip(numbers, found, strict=True):
+                assert_same(piece, alone[number].push(inputs[number]))
+    for one, other in zip(alone, together, strict=True):
+        assert (one.next_in, one.next_out) == (other.next_in, other.next_out)

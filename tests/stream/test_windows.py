@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from models.manifest import FilterSpec, WindowSpec
 from stream.preprocess import BRIDGE_S, SETTLING_S, Conditioner
-from stream.windows import BedWindow, Window
+from stream.windows import BedWindow, Push, Window, push_together
 from tests.stream.synthetic import ecg
 
 Float64Array = npt.NDArray[np.float64]
@@ -247,3 +247,37 @@ def test_after_hours_without_a_sample_the_grid_is_where_it_was(fs: float) -> Non
     assert_same(good, bed_window(fs, start=begin).push(begin, ecg(5, fs)))
     for window in windows:
         assert window.start == pytest.approx(window.index * 0.5 * fs, abs=1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    feeds=st.lists(
+        st.tuples(
+            st.sampled_from(RATES),
+            st.sampled_from([FEED_LEADS, ("II", "I"), ("pleth",)]),
+            st.integers(0, 99),
+            st.sampled_from([1, 1, 2, 4]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    lost=st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=4),
+    chunk_s=st.sampled_from([0.2, 0.5, 1.7]),
+)
+def test_beds_pushed_together_get_the_windows_that_each_would_get_alone(
+    feeds: list[tuple[float, tuple[str, ...], int, int]], lost: list[tuple[int, int]], chunk_s: float
+) -> None:
+    signals = [ecg(6, fs, len(leads), seed=seed) for fs, leads, seed, _ in feeds]
+    alone = [bed_window(fs, leads=leads) for fs, leads, _, _ in feeds]
+    together = [bed_window(fs, leads=leads) for fs, leads, _, _ in feeds]
+    for step in range(int(6 / chunk_s)):
+        pushes, wanted = [], []
+        for number, ((fs, _, _, every), x) in enumerate(zip(feeds, signals, strict=True)):
+            if (number, step) in lost:
+                continue
+            n0, stop = round(step * chunk_s * fs), round((step + 1) * chunk_s * fs)
+            pushes.append(Push(together[number], n0, x[n0:stop], every))
+            windows = alone[number].push(n0, x[n0:stop])
+            wanted.append([window for window in windows if window.index % every == 0])
+        for ours, theirs in zip(push_together(pushes), wanted, strict=True):
+            assert_same(ours, theirs)

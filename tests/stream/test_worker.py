@@ -320,16 +320,16 @@ def test_a_worker_says_that_it_lives(short_tmp: Path) -> None:
 # A worker like any other, but for one function that fails.
 _FAILING = """
 import sys
-import bedside, stream.engine, stream.worker
+import bedside, stream.engine, stream.scorer
 
 def fail(*_):
     raise RuntimeError("it broke")
 
 where, url = sys.argv[1:]
 if where == "model":
-    stream.worker.judge = fail
+    stream.scorer.judge = fail
 else:
-    stream.engine.Engine.accept = fail
+    stream.engine.Engine.accept_many = fail
 sys.argv = ["bedside", "worker", "--redis", url, "--metrics-port", "0"]
 bedside.main()
 """
