@@ -130,8 +130,10 @@ _COMMANDS = {
     "models": "models.commands:models",
     "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",
+    "export": "training.commands:export",
     "calibrate": "training.calibration.commands:calibrate",
     "evaluate": "training.evaluation.commands:evaluate",
+    "bench": "bench.commands:bench",
 }
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from models.backends import open_session
 from models.bundle import Bundle, list_bundles, load_bundle
 from models.manifest import MapCheck, Thresholds
+
+# Splits of which a manifest may have figures, and how far they can be believed.
+_FIGURES = {
+    "val": "split val, which chose the epoch and the threshold",
+    "test": "split test, which chose nothing",
+}
 
 
 @click.group()
@@ -17,6 +24,7 @@ def models() -> None:
     bedside models list
     bedside models info cae-100hz
     bedside models verify runs/my-model
+    bedside models backends
     """
 
 
@@ -45,11 +53,33 @@ def info(name: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--backend", default="onnxruntime", show_default=True)
 def verify(name: str, backend: str) -> None:
-    """Check every file's hash, and that the model computes what was trained."""
+    """Check every file's hash, and that the model computes what was trained, in each of its precisions.
+
+    A precision that the backend does not run is said to be left out. With the backend tensorrt and no GPU,
+    engines are built and not executed.
+
+    \b
+    bedside models verify cae-100hz
+    bedside models verify runs/my-model --backend tensorrt
+    """
+    from models.backends.status import verified
+
     bundle = load_bundle(name)
     for precision in bundle.manifest.thresholds:
-        open_session(bundle, backend=backend, precision=precision)
-        click.echo(f"{bundle.name}: {backend} {precision}: files and golden outputs agree")
+        click.echo(f"{bundle.name}: {backend} {precision}: {verified(bundle, backend, precision)}")
+
+
+@models.command("backends")
+def backends_command() -> None:
+    """List what can run models: what is installed, on which device, in which precisions.
+
+    \b
+    bedside models backends
+    bedside models verify cae-100hz --backend openvino
+    """
+    from models.backends.status import backend_lines
+
+    click.echo("\n".join(backend_lines()))
 
 
 def describe(bundle: Bundle) -> list[str]:
@@ -71,11 +101,15 @@ def describe(bundle: Bundle) -> list[str]:
     for precision, thresholds in manifest.thresholds.items():
         lines += _operating_points(precision, thresholds)
     lines += [_map_line(name, check) for name, check in manifest.explanations.items()]
-    figures_of_test = manifest.metrics.get("test")
-    if figures_of_test is None:
-        return lines
-    lines.append("  development figures, recordings of split test (95 % interval of the AUROC):")
-    for leads, groups in figures_of_test.items():
+    for split, meaning in _FIGURES.items():
+        if figures := _figures(manifest.metrics.get(split, {})):
+            lines += [f"  figures of {meaning} (95 % interval of the AUROC):", *figures]
+    return lines
+
+
+def _figures(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for leads, groups in found.items():
         for group, figures in groups.items():
             if figures["auroc"] is None:
                 continue

@@ -38,13 +38,13 @@ class _Part(BaseModel):
 
 
 class MseLoss(_Part):
-    """Mean squared error (see `training.losses.mse`)."""
+    """Mean squared error (see `training.fitting.losses.mse`)."""
 
     kind: Literal["mse"] = "mse"
 
 
 class ElboLoss(_Part):
-    """Negative evidence lower bound with a weighted divergence (see `training.losses.negative_elbo`)."""
+    """Negative evidence lower bound, divergence weighted (see `training.fitting.losses.negative_elbo`)."""
 
     kind: Literal["elbo"] = "elbo"
     beta_max: NotNegative = 1.0
@@ -100,7 +100,7 @@ class CalibrationConfig(_Part):
 
 
 class FitConfig(_Part):
-    """How the weights are fitted (see `training.fit`)."""
+    """How the weights are fitted (see `training.fitting.fit`)."""
 
     epochs: Positive = 30
     """At most."""
@@ -119,7 +119,7 @@ class FitConfig(_Part):
 
 
 class Augmentation(_Part):
-    """What is done to the input and not to the target (see `training.augment`); 0 is: nothing.
+    """What is done to the input and not to the target (see `training.fitting.augment`); 0 is: nothing.
 
     Strengths are standard deviations, in standard deviations of the lead.
     """

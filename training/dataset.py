@@ -13,7 +13,7 @@ import numpy.typing as npt
 from models.manifest import FilterSpec, WindowSpec
 from stream.preprocess import BRIDGE_S, Conditioner
 from stream.windows import BedWindow, Window
-from training.augment import stretch
+from training.fitting.augment import stretch
 from training.recordings import Signal
 from training.signal_store import SignalStore
 

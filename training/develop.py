@@ -24,10 +24,10 @@ from stream.console import RefusalError, check_writable, write_json, writing
 from stream.leads import LEADS
 from training.calibration.statistics import record_scores
 from training.config import TrainConfig, load_config
-from training.display import progress_bars
 from training.evaluation.by_dataset import LEAD_SETS
-from training.fit import choose_device, fit
-from training.folds import Fold, Labels, fixed_fold, patient_folds, summarise
+from training.fitting.display import progress_bars
+from training.fitting.fit import choose_device, fit
+from training.folds import Fold, Labels, fixed_fold, hospital_folds, patient_folds, summarise
 from training.measure import finish, network_run, statistics_of
 from training.provenance import code_provenance, split_hash
 from training.recordings import read_index, select
@@ -91,7 +91,7 @@ def run_fold(
     seed : int
     device : torch.device
     checkpoint : pathlib.Path, optional
-        See `training.fit.fit`.
+        See `training.fitting.fit.fit`.
     on_epoch : callable, optional
         Called with the epochs that are over.
 
@@ -214,10 +214,11 @@ def _number(value: float | None) -> str:
 )
 @click.option(
     "--split",
-    type=click.Choice(["folds", "fixed"]),
+    type=click.Choice(["folds", "fixed", "hospitals"]),
     default="folds",
     show_default=True,
-    help="Folds by patient over the normals of train and val; or, for slow models, train against val.",
+    help="Folds by patient over the normals of train and val; or, for slow models, train against val; or each"
+    " data set against a model that saw none of its normals.",
 )
 @click.option("--folds", "n_folds", type=click.IntRange(2), default=5, show_default=True)
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
@@ -242,6 +243,7 @@ def main(
     \b
     python -m training.develop --config cae-100hz --index data/index.csv --json cae.json
     python -m training.develop --config thesis-vae-bilstm --index data/index.csv --split fixed --seeds 1
+    python -m training.develop --config cae-100hz --index data/index.csv --split hospitals --seeds 1
     """  # noqa: D301 (click needs the control character)
     given = [*overrides, *([] if epochs is None else [f"fit.epochs={epochs}"])]
     config = load_config(config_name, given)
@@ -259,7 +261,11 @@ def main(
             console.print(f"left out: {line}", highlight=False, markup=False, soft_wrap=True)
         labels = Labels.of(source.entries)
         splits = np.array([entry.split for entry in source.entries], np.str_)
-        folds = patient_folds(labels, n_folds) if split == "folds" else fixed_fold(labels, splits)
+        folds = {
+            "folds": lambda: patient_folds(labels, n_folds),
+            "fixed": lambda: fixed_fold(labels, splits),
+            "hospitals": lambda: hospital_folds(labels),
+        }[split]()
         study = Study(config, source, folds)
         kept = None if json_path is None else ResultFile(Path(f"{json_path}.folds"), study.settings())
         results = {} if kept is None else kept.results

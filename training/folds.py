@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from training.evaluation.bootstrap import interval, resampled_weights
 from training.evaluation.metrics import Ranking, auroc
+from training.evaluation.results import FEW
 from training.recordings import Entry
 
 BoolArray = npt.NDArray[np.bool_]
@@ -103,6 +104,26 @@ def patient_folds(labels: Labels, folds: int) -> list[Fold]:
 def fixed_fold(labels: Labels, split: npt.NDArray[np.str_]) -> list[Fold]:
     """Return one division: normals of split ``train`` to train on, those of ``val`` to be scored."""
     return [_fold(labels, (split == "train") & labels.normal, (split == "val") | ~labels.normal)]
+
+
+def hospital_folds(labels: Labels) -> list[Fold]:
+    """Return a division for each data set: its recordings are scored by a model that saw none of its normals.
+
+    Parameters
+    ----------
+    labels : Labels
+
+    Returns
+    -------
+    list of Fold
+        By name of the data set; those with fewer than five normals have none, and only help to train.
+    """
+    folds = []
+    for name in sorted(set(labels.dataset.tolist())):
+        own = labels.dataset == name
+        if (own & labels.normal).sum() >= FEW:
+            folds.append(Fold(labels.normal & ~own, labels.normal & own, ~labels.normal & own, own))
+    return folds
 
 
 def _fold(labels: Labels, train: BoolArray, own: BoolArray) -> Fold:

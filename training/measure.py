@@ -19,9 +19,9 @@ from training.calibration.statistics import Run, record_scores, score_statistics
 from training.calibration.stretches import Scorer, score_stretches
 from training.calibration.thresholds import operating_points
 from training.config import TrainConfig
-from training.density import fit_density
 from training.evaluation.by_dataset import LEAD_SETS, figures_by_dataset
 from training.explanation import check_maps
+from training.fitting.density import fit_density
 from training.recordings import Entry
 from training.sources import Source, score_source, some_windows
 
@@ -61,7 +61,7 @@ def finish(
     config: TrainConfig,
     records: npt.NDArray[np.intp] | None = None,
 ) -> dict[str, FloatArray]:
-    """Give a network its trained weights, and what is not trained but measured (see `training.density`).
+    """Give a network its trained weights, and what is measured, not trained (see `training.fitting.density`).
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ def operating_points_of(
     spec : ScoreSpec
     config : TrainConfig
     normals, abnormal : Source
-        Of the validation split.
+        Of the validation split. Abnormal recordings whose only finding is one of rhythm set nothing.
     lasting : sequence of Entry
         Recordings that stretches of normal ECG are taken of.
     progress : rich.progress.Progress
@@ -151,7 +151,8 @@ def operating_points_of(
     """
     scores, record = score_source(run, normals, spec, what="scoring validation normals", progress=progress)
     others = score_source(run, abnormal, spec, what="scoring abnormal ones", progress=progress)
-    some = _evenly(lasting, config.calibration.stretches)
+    rhythm = np.array([entry.rhythm_only for entry in abnormal.entries], np.bool_)
+    some = share_of_sources(lasting, config.calibration.stretches)
     scorer = Scorer(run, spec, LEADS, config.filter, config.window, batch=config.max_batch)
     with _task(progress, "counting false alarms", len(some)) as on_done:
         stretches, left_out = score_stretches(scorer, some, on_done=on_done)
@@ -159,7 +160,7 @@ def operating_points_of(
         scores,
         record,
         len(normals.entries),
-        abnormal=record_scores(*others, len(abnormal.entries)),
+        abnormal=np.where(rhythm, np.nan, record_scores(*others, len(abnormal.entries))),
         stretches=stretches,
         rule=config.alarm,
         window=config.window,
@@ -202,7 +203,7 @@ def maps_of(
 
 
 def figures_of(
-    run: Run, spec: ScoreSpec, source: Source, threshold: float, progress: Progress
+    run: Run, spec: ScoreSpec, sources: Sequence[Source], threshold: float, progress: Progress
 ) -> dict[str, Any]:
     """Return figures of labelled recordings by set of leads (see `training.evaluation.by_dataset`).
 
@@ -210,26 +211,60 @@ def figures_of(
     ----------
     run : callable
     spec : ScoreSpec
-    source : Source
+    sources : sequence of Source
+        Their recordings are taken together.
     threshold : float
         A recording with a higher score is called abnormal.
     progress : rich.progress.Progress
     """
     found: dict[str, Any] = {}
-    if not source.entries:
+    entries = [entry for source in sources for entry in source.entries]
+    if not entries:
         return found
     for name, chosen in LEAD_SETS.items():
         kept = np.array([chosen is None or lead in chosen for lead in LEADS])
-        scored = score_source(run, source, spec, kept, what=f"evaluating, leads {name}", progress=progress)
-        scores = record_scores(*scored, len(source.entries))
-        found[name] = figures_by_dataset(scores, source.entries, threshold)
+        scores = []
+        for source in sources:
+            scored = score_source(
+                run, source, spec, kept, what=f"evaluating, leads {name}", progress=progress
+            )
+            scores.append(record_scores(*scored, len(source.entries)))
+        found[name] = figures_by_dataset(np.concatenate(scores), entries, threshold)
     return found
 
 
-def _evenly(entries: Sequence[Entry], most: int) -> Sequence[Entry]:
-    if len(entries) <= most:
-        return entries
-    return [entries[at] for at in np.linspace(0, len(entries) - 1, most).astype(int).tolist()]
+def share_of_sources(lasting: Sequence[Entry], most: int) -> list[Entry]:
+    """Choose the recordings on which false alarms are counted, evenly spaced, some of each kind.
+
+    Parameters
+    ----------
+    lasting : sequence of Entry
+        Normals, most of which are looped, and annotated ambulatory recordings (see
+        `training.calibration.stretches.with_stretches`).
+    most : int
+        Recordings to choose.
+
+    Returns
+    -------
+    list of Entry
+        In the order of `lasting`. Half of them are of each kind; of the rarer one all, if it has fewer. In an
+        index there are a few annotated recordings among hundreds of normals, and they score highest: a
+        threshold set without them raises false alarms on every ambulatory feed.
+    """
+    kinds = [
+        [number for number, entry in enumerate(lasting) if (entry.label is None) == annotated]
+        for annotated in (True, False)
+    ]
+    rarer, other = sorted(kinds, key=len)
+    some = _evenly(rarer, -(-most // 2) if other else most)
+    chosen = {*some, *_evenly(other, most - len(some))}
+    return [entry for number, entry in enumerate(lasting) if number in chosen]
+
+
+def _evenly(numbers: Sequence[int], most: int) -> Sequence[int]:
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[at] for at in np.linspace(0, len(numbers) - 1, most).astype(int).tolist()]
 
 
 @contextmanager

@@ -70,7 +70,8 @@ def data_provenance(
         "left_out": len(left_out),
         "licences": {dataset: sorted(found) for dataset, found in sorted(licences.items())},
         "use": "normals (label 0) of train: weights and score statistics; normals of val: choice of the "
-        "epoch and thresholds; test: metrics only",
+        "epoch and thresholds; abnormal ones of val: figures, and alternatives to the threshold; "
+        "test, if it is there: figures only",
     }
 
 

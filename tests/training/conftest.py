@@ -27,12 +27,12 @@ def made_up_signal(seed: int, *, abnormal: bool = False, seconds: float = 10.0) 
 
 
 @pytest.fixture
-def made_up_index(tmp_path: Path) -> Callable[[], Path]:
+def made_up_index(tmp_path: Path) -> Callable[..., Path]:
     """Write WFDB records of made-up signals with an index of them."""
 
-    def make() -> Path:
+    def make(abnormal_of_val: int = 0) -> Path:
         rows = []
-        plan = [("train", 0, 8), ("val", 0, 3), ("test", 0, 3), ("test", 1, 3)]
+        plan = [("train", 0, 8), ("val", 0, 3), ("test", 0, 3), ("test", 1, 3), ("val", 1, abnormal_of_val)]
         for split, label, n in plan:
             for i in range(n):
                 seed = len(rows)
@@ -52,7 +52,7 @@ def made_up_index(tmp_path: Path) -> Callable[[], Path]:
                         "label": label,
                         "split": split,
                         "dataset": f"source-{i % 2}",
-                        "rhythm_only": 1 if split == "test" and label and i == 0 else 0,
+                        "rhythm_only": int(label == 1 and i == 0),
                         "licence": "CC0-1.0",
                     }
                 )

@@ -117,7 +117,7 @@ def test_many_windows_are_normalised_as_serving_does_one(seed: int) -> None:
         for found, expected in zip(normalise_windows(values, None, spec), (x, mask, counted), strict=True):
             np.testing.assert_array_equal(found, expected)
     for at in range(len(values)):
-        window = normalise(Resampled(0, values[at], missing[at]), np.arange(3), 3, spec)
+        (window,) = normalise([Resampled(0, values[at], missing[at])], np.arange(3), 3, spec)
         np.testing.assert_array_equal(x[at], window.x)
         np.testing.assert_array_equal(mask[at], window.mask)
         np.testing.assert_array_equal(counted[at], window.counted)

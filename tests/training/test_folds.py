@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.evaluation.metrics import auroc
-from training.folds import Fold, Labels, fixed_fold, patient_folds, summarise
+from training.folds import Fold, Labels, fixed_fold, hospital_folds, patient_folds, summarise
 
 
 def labels(seed: int = 0, n: int = 300) -> Labels:
@@ -50,6 +50,22 @@ def test_folds_depend_on_the_patients_and_not_on_their_order() -> None:
     )
     for fold, other in zip(patient_folds(known, 4), patient_folds(shuffled, 4), strict=True):
         np.testing.assert_array_equal(fold.held[order], other.held)
+
+
+def test_a_hospital_is_scored_by_a_model_that_saw_none_of_its_normals() -> None:
+    known = labels()
+    # Too few normals to be a hospital of their own: they train, and are not scored.
+    known.dataset[np.flatnonzero(known.normal)[:4]] = "tiny"
+    folds = hospital_folds(known)
+    assert len(folds) == 2
+    for fold, name in zip(folds, ("large", "small"), strict=True):
+        np.testing.assert_array_equal(fold.train, known.normal & (known.dataset != name))
+        np.testing.assert_array_equal(fold.held | fold.abnormal, known.dataset == name)
+        np.testing.assert_array_equal(fold.own, known.dataset == name)
+    scores = {(0, number): known.normal * -1.0 for number in range(2)}
+    found = summarise(known, folds, scores)
+    assert found["large"]["mean"] == found["small"]["mean"] == found["all"]["pooled"] == 1.0
+    assert found["tiny"]["mean"] is None
 
 
 def test_a_fixed_division_trains_on_train_and_holds_val() -> None:

@@ -30,7 +30,7 @@ from training.golden import golden_input
 from training.recordings import read_index, select
 from training.train import train_bundle
 
-MakeIndex = Callable[[], Path]
+MakeIndex = Callable[..., Path]
 
 TINY = """
 name = "tiny"
@@ -98,7 +98,7 @@ def tiny(folder: Path, architecture: str = "cae") -> TrainConfig:
 def test_an_index_becomes_a_bundle_that_serves(
     made_up_index: MakeIndex, tmp_path: Path, architecture: str
 ) -> None:
-    index, out = made_up_index(), tmp_path / "runs" / "tiny"
+    index, out = made_up_index(abnormal_of_val=2), tmp_path / "runs" / "tiny"
     config = tiny(tmp_path, architecture)
     bundle = train_bundle([index], out, config, created="2026-11-22", device="cpu")
     session = open_session(load_bundle(out))
@@ -115,10 +115,12 @@ def test_an_index_becomes_a_bundle_that_serves(
     assert "error" in manifest.explanations
     assert ("active_dimensions" in manifest.hyperparameters) == (architecture != "cae")
     assert "undertrained" not in manifest.metrics
-    figures = manifest.metrics["test"]["all"]["all"]
-    # Of the three abnormal ones in the test split, one is marked rhythm-only.
-    assert (figures["n_normal"], figures["n_abnormal"]) == (3, 2)
+    assert "test" not in manifest.metrics
+    figures = manifest.metrics["val"]["all"]["all"]
+    # Of the two abnormal ones in the split, one is marked rhythm-only.
+    assert (figures["n_normal"], figures["n_abnormal"]) == (3, 1)
     assert figures["rhythm_only"]["n_abnormal"] == 1
+    assert "test" not in manifest.data["recordings"]
     with out.with_name("tiny.metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -154,9 +156,33 @@ def test_fewer_epochs_than_meant_are_confessed(made_up_index: MakeIndex, tmp_pat
     assert (found["undertrained"], found["epochs_run"], found["epochs_meant"]) == (True, 2, 3)
 
 
+def test_the_test_split_is_measured_only_if_it_is_asked_for(made_up_index: MakeIndex, tmp_path: Path) -> None:
+    index, config = made_up_index(abnormal_of_val=2), tiny(tmp_path)
+    closed = train_bundle([index], tmp_path / "closed", config, epochs=1)
+    opened = train_bundle([index], tmp_path / "opened", config, epochs=1, open_test=True)
+    assert opened.manifest.metrics["val"] == closed.manifest.metrics["val"]
+    # Nothing of the model itself depends on it.
+    assert opened.manifest.sha256 == closed.manifest.sha256
+    assert opened.manifest.thresholds == closed.manifest.thresholds
+    figures = opened.manifest.metrics["test"]["all"]["all"]
+    assert (figures["n_normal"], figures["n_abnormal"]) == (3, 2)
+    assert opened.manifest.data["recordings"]["test"] == {"source-0": 4, "source-1": 2}
+
+
+def test_without_the_option_no_file_of_the_test_split_is_opened(
+    made_up_index: MakeIndex, tmp_path: Path
+) -> None:
+    index = made_up_index()
+    for entry in select(read_index(index), split="test"):
+        entry.path.unlink()
+        entry.path.with_suffix(".hea").unlink()
+    bundle = train_bundle([index], tmp_path / "out", tiny(tmp_path), epochs=1)
+    assert bundle.manifest.data["left_out"] == 0
+
+
 @pytest.mark.slow
 def test_the_command_trains_and_reports(made_up_index: MakeIndex, tmp_path: Path) -> None:
-    out, index = tmp_path / "bundle", str(made_up_index())
+    out, index = tmp_path / "bundle", str(made_up_index(abnormal_of_val=2))
     arguments = [
         "--index",
         index,
@@ -167,12 +193,13 @@ def test_the_command_trains_and_reports(made_up_index: MakeIndex, tmp_path: Path
         "--config",
         str(config_file(tmp_path)),
     ]
-    arguments += ["--name", "mine", "--seed", "3", "--set", "fit.epochs=2", "--device", "cpu"]
+    arguments += ["--name", "mine", "--seed", "3", "--set", "fit.epochs=2", "--device", "cpu", "--open-test"]
     arguments += ["--tensorboard", str(tmp_path / "events")]
     done = CliRunner().invoke(train, arguments)
     assert done.exit_code == 0, done.output
     assert str(out) in done.stdout
-    assert "AUROC" in done.stdout
+    assert "split val, which chose" in done.stdout
+    assert "split test, which chose nothing" in done.stdout
     manifest = load_bundle(out).manifest
     assert manifest.name == "mine"
     assert manifest.hyperparameters["fit"]["seed"] == 3
@@ -298,7 +325,7 @@ def test_shipped_models_reproduce_their_figures(name: str, data_dir: Path) -> No
     test = select(read_index(data_dir / "index.csv"), split="test")
     signals = (entry.read() for entry in test)
     windows = grid_windows(signals, manifest.leads, manifest.filter, manifest.window)
-    for leads, groups in manifest.metrics["test"].items():
+    for leads, groups in manifest.metrics.get("test", {}).items():
         chosen = LEAD_SETS[leads]
         given = windows.keep_leads(np.array([chosen is None or lead in chosen for lead in manifest.leads]))
         scores = score_windows(session.run, given, manifest.score).window

@@ -156,6 +156,8 @@ def _rate(rate: FalseAlarmRate) -> str:
 
 
 def _warn(calibration: Calibration) -> None:
+    for precision in calibration.precisions_left_out:
+        click.echo(f"left out: precision {precision}: no backend here runs it", err=True)
     left_out = calibration.left_out
     for reason in left_out[:_NAMED]:
         click.echo(f"left out: {reason}", err=True)

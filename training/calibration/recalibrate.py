@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.source import IngestError
-from models.backends import open_session
-from models.bundle import Bundle, GoldenData
-from models.manifest import FalseAlarmRate, Manifest, ScoreSpec, Thresholds
+from models.backends import BACKENDS, BackendUnavailableError, open_session
+from models.bundle import Bundle, GoldenData, onnx_file
+from models.manifest import FalseAlarmRate, Golden, Manifest, ScoreSpec, Thresholds
 from models.scoring import score
+from models.session import Session
 from training.calibration.statistics import MOST_WINDOWS, score_statistics
 from training.calibration.stretches import (
     Scorer,
@@ -29,6 +30,7 @@ from training.calibration.stretches import (
 from training.calibration.thresholds import false_alarm_rate, operating_points
 from training.dataset import CropSource
 from training.recordings import Entry, Signal
+from training.tolerance import measured_tolerance
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -96,12 +98,15 @@ class Calibration:
         By precision.
     left_out : tuple of str
         Which recordings could not be used, and why.
+    precisions_left_out : tuple of str
+        Precisions that nothing here runs: the new bundle does not have them.
     """
 
     manifest: Manifest
     files: dict[str, bytes]
     comparisons: dict[str, Comparison]
     left_out: tuple[str, ...]
+    precisions_left_out: tuple[str, ...]
 
 
 def choose(entries: Sequence[Entry]) -> Chosen:
@@ -161,6 +166,8 @@ def recalibrate(
     statistics : {"keep", "refit"}
         Whether to measure anew what an average score is. It needs recordings with all leads of the model.
     backend : str
+        What runs the model, and where it does not run a precision, the first of `models.backends.BACKENDS`
+        that does.
     on_done : callable, optional
         Called with the share that is done, 0 to 1.
 
@@ -177,8 +184,8 @@ def recalibrate(
         If too few recordings can be scored, or the statistics cannot be refitted.
     """
     manifest = bundle.manifest
-    precisions = list(manifest.thresholds)
-    sessions = {precision: open_session(bundle, backend, precision) for precision in precisions}
+    sessions = _sessions(bundle, backend)
+    precisions = list(sessions)
     spec = manifest.score
     if statistics == "refit":
         spec = _refitted(Scorer.of(sessions[precisions[0]]), chosen.to_refit)
@@ -203,6 +210,7 @@ def recalibrate(
             "name": name,
             "score": spec,
             "thresholds": {precision: found.now for precision, found in compared.items()},
+            "golden": {precision: manifest.golden[precision] for precision in precisions},
             "metrics": {"what": f"none: those of {manifest.name} hold at its own thresholds"},
             "data": {
                 **manifest.data,
@@ -220,13 +228,40 @@ def recalibrate(
             },
         }
     )
-    files = {file: bundle.read(file) for file in manifest.sha256}
+    dropped = tuple(precision for precision in manifest.thresholds if precision not in sessions)
+    gone = {onnx_file(precision) for precision in dropped}
+    files = {file: bundle.read(file) for file in manifest.sha256 if file not in gone}
     if spec != manifest.score:
+        rescored = {precision: _rescored(bundle.golden(precision), spec) for precision in precisions}
         files |= {
-            manifest.golden[precision].file: _rescored(bundle.golden(precision), spec)
-            for precision in precisions
+            manifest.golden[precision].file: golden.to_bytes() for precision, golden in rescored.items()
         }
-    return Calibration(calibrated, files, compared, tuple(left_out))
+        tolerances = {
+            precision: _tolerance(sessions[precision], golden, spec, manifest.golden[precision])
+            for precision, golden in rescored.items()
+        }
+        calibrated = calibrated.model_copy(update={"golden": tolerances})
+    return Calibration(calibrated, files, compared, tuple(left_out), dropped)
+
+
+def _sessions(bundle: Bundle, backend: str) -> dict[str, Session]:
+    # By precision. One that nothing here runs would keep thresholds of another hospital, and is left out.
+    sessions: dict[str, Session] = {}
+    for precision in bundle.manifest.thresholds:
+        able = [name for name, known in BACKENDS.items() if precision in known.precisions]
+        # A name that is none is refused where it is opened.
+        for name in sorted(able, key=lambda name: name != backend) if backend in BACKENDS else [backend]:
+            try:
+                sessions[precision] = open_session(bundle, name, precision)
+            except BackendUnavailableError:
+                # What was asked for and runs this precision elsewhere is not replaced without a word.
+                if name == backend:
+                    raise
+                continue
+            break
+    if not sessions:
+        raise BackendUnavailableError(f"no backend here runs {bundle.name} in any of its precisions")
+    return sessions
 
 
 def _compare(
@@ -326,7 +361,15 @@ def _read(entry: Entry) -> Signal | None:
         return None
 
 
-def _rescored(golden: GoldenData, spec: ScoreSpec) -> bytes:
+def _rescored(golden: GoldenData, spec: ScoreSpec) -> GoldenData:
     counted = np.broadcast_to(golden.mask[:, :, np.newaxis] != 0, golden.x.shape)
     scores = score(golden.x, golden.outputs, counted, golden.mask, spec).window
-    return replace(golden, scores=scores).to_bytes()
+    return replace(golden, scores=scores)
+
+
+def _tolerance(session: Session, golden: GoldenData, spec: ScoreSpec, was: Golden) -> Golden:
+    # On another scale the same outputs make scores that are off by another amount.
+    if was.score_atol is None:
+        return was
+    now = measured_tolerance([session], golden, spec, was.file)
+    return was.model_copy(update={"score_atol": now.score_atol})

@@ -190,8 +190,12 @@ def _minimum(
     def bounded(point: Float64Array) -> float:
         return min(function(point), 1e12)
 
-    options = {"xatol": 1e-5, "fatol": 1e-7, "maxiter": 500}
-    result = minimize(bounded, np.array(start), method="Nelder-Mead", options=options)
+    result = minimize(
+        bounded,
+        np.array(start),
+        method="Nelder-Mead",
+        options={"xatol": 1e-5, "fatol": 1e-7, "maxiter": 500},
+    )
     return float(result.fun), result.x
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bokeh.embed import components
-from bokeh.plotting import figure
+from bokeh.model import Model
 from bokeh.resources import Resources
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
@@ -53,7 +53,7 @@ def write_html(path: Path, evaluation: Evaluation, scored: Scored, session: Sess
         If it cannot be written.
     """
     operating = session.manifest.thresholds[session.precision]
-    figures: dict[str, figure] = {"scores": score_figure(evaluation, scored)}
+    figures: dict[str, Model] = {"scores": score_figure(evaluation, scored)}
     if evaluation.missing is None:
         figures["roc"] = roc_figure(evaluation, scored)
         figures["pr"] = precision_recall_figure(evaluation, scored)

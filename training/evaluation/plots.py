@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import (
-    FixedTicker,
-    Label,
-    NumeralTickFormatter,
-    Span,
-)
+from bokeh.models import DataRange1d, FixedTicker, NumeralTickFormatter
+from bokeh.models.annotations import Label, Span
 from bokeh.plotting import figure
 
 from training.evaluation.metrics import precision_recall_points, roc_points
@@ -24,6 +22,7 @@ from training.evaluation.style import (
     RHYTHM,
     RULE,
     SLATE,
+    LegendPlace,
     frame,
     style_legend,
 )
@@ -134,7 +133,7 @@ def _mark(plot: figure, x: float, y: float, colour: str) -> None:
     plot.scatter([x], [y], size=10, fill_color="white", line_color=colour, line_width=2.2)
 
 
-def _legend(plot: figure, location: str, title: str) -> None:
+def _legend(plot: figure, location: LegendPlace, title: str) -> None:
     if not plot.legend:
         return
     legend = plot.legend[0]
@@ -204,7 +203,7 @@ def score_figure(evaluation: Evaluation, scored: Scored) -> figure:
             text_font_size="12px", text_color=INK,
         )
     )  # fmt: skip
-    plot.y_range.start = 0
+    plot.y_range = DataRange1d(start=0)
     plot.yaxis.formatter = NumeralTickFormatter(format="0%")
     style_legend(plot, "right")
     return plot
@@ -263,6 +262,7 @@ def _levels(plot: figure, group: Group, colour: str) -> None:
         return
     for level in (*group.calibration.windows, group.calibration.record):
         of_record = level is group.calibration.record
+        named: dict[str, Any] = {"legend_label": "recordings above the threshold"} if of_record else {}
         # The threshold on recordings stands beside the percentile of windows with the same share.
         x = level.expected * (0.93 if of_record else 1.0)
         if level.observed_ci is not None:
@@ -276,7 +276,7 @@ def _levels(plot: figure, group: Group, colour: str) -> None:
             fill_color=ABNORMAL if of_record else "white",
             line_color=colour,
             line_width=1.6,
-            **({"legend_label": "recordings above the threshold"} if of_record else {}),
+            **named,
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from bokeh.models import ColumnDataSource, NumeralTickFormatter, Span, Whisker
+from bokeh.models import ColumnDataSource, NumeralTickFormatter
+from bokeh.models.annotations import Span, TeeHead, Whisker
 from bokeh.plotting import figure
 
 from training.evaluation.plots import colours
@@ -104,10 +105,9 @@ def _whiskers(plot: figure, source: ColumnDataSource) -> None:
         dimension="width",
         line_color=SLATE,
         level="annotation",
+        upper_head=TeeHead(size=6, line_color=SLATE),
+        lower_head=TeeHead(size=6, line_color=SLATE),
     )
-    for head in (whisker.upper_head, whisker.lower_head):
-        head.size = 6
-        head.line_color = SLATE
     plot.add_layout(whisker)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, Grid, Label, Range1d, SingleIntervalTicker
+from bokeh.models import ColumnDataSource, Grid, Range1d, SingleIntervalTicker
+from bokeh.models.annotations import Label
 from bokeh.plotting import figure
 
 from training.evaluation.examples import SECONDS, Example
@@ -49,7 +52,8 @@ def strips_figure(example: Example) -> figure:
         min_border=2,
     )
     plot.xgrid.visible = plot.ygrid.visible = False
-    for dimension, interval in ((0, _SQUARE_S), (1, _SQUARE_MV)):
+    axes: tuple[tuple[Literal[0, 1], float], ...] = ((0, _SQUARE_S), (1, _SQUARE_MV))
+    for dimension, interval in axes:
         ticker = SingleIntervalTicker(interval=interval, num_minor_ticks=0)
         plot.add_layout(Grid(dimension=dimension, ticker=ticker, grid_line_color=MAJOR, level="underlay"))
     source = ColumnDataSource({})

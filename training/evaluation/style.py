@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from bokeh.models import Range1d
+from bokeh.models.annotations import Title
 from bokeh.plotting import figure
+
+LegendPlace = Literal["top_left", "bottom_left", "bottom_right", "right", "center"]
+"""Where a legend is out of the way of what is drawn."""
 
 # Paper and ink of the live page, so that a strip looks the same everywhere.
 PAPER, MAJOR = "#fffcf7", "#f0c4b4"
@@ -38,12 +42,14 @@ def frame(
         ranges["x_range"] = Range1d(start=x_range[0], end=x_range[1])
     if y_range is not None:
         # Numbers, or the names of rows.
-        low, high = y_range[0], y_range[-1]
-        ranges["y_range"] = list(y_range) if isinstance(low, str) else Range1d(start=low, end=high)
+        numbers = [limit for limit in y_range if not isinstance(limit, str)]
+        ranges["y_range"] = Range1d(start=numbers[0], end=numbers[1]) if numbers else list(y_range)
     plot = figure(
         frame_width=width,
         frame_height=height,
-        title=title,
+        title=Title(
+            text=title, text_font=FONT, text_font_size="14px", text_color=INK, text_font_style="bold"
+        ),
         tools=[],
         toolbar_location=None,
         outline_line_color=RULE,
@@ -51,7 +57,6 @@ def frame(
         **ranges,
         **more,
     )
-    plot.title.update(text_font=FONT, text_font_size="14px", text_color=INK, text_font_style="bold")
     for axis, label in ((plot.xaxis, x_label), (plot.yaxis, y_label)):
         axis.axis_label = label
         axis.axis_label_text_font = axis.major_label_text_font = FONT
@@ -65,7 +70,7 @@ def frame(
     return plot
 
 
-def style_legend(plot: figure, location: str) -> None:
+def style_legend(plot: figure, location: LegendPlace) -> None:
     """Give a figure's legend the page's style and a place."""
     legend = plot.legend[0]
     legend.location = location

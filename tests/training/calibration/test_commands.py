@@ -13,10 +13,12 @@ import pytest
 import wfdb
 from click.testing import CliRunner, Result
 
-from models.backends import open_session
-from models.bundle import BundleError, load_bundle
+from models.backends import BackendUnavailableError, open_session
+from models.bundle import Bundle, BundleError, load_bundle, onnx_file, write_bundle
+from models.session import Session
 from stream.console import RefusalError
 from tests.training.conftest import made_up_signal
+from training.calibration import recalibrate
 from training.calibration.commands import calibrate
 from training.calibration.recalibrate import FEWEST, choose
 from training.calibration.thresholds import FALSE_ALARMS_PER_BED_HOUR
@@ -54,6 +56,19 @@ def invoke(*arguments: object) -> Result:
     return CliRunner().invoke(calibrate, [str(argument) for argument in arguments])
 
 
+def with_precisions(folder: Path, *precisions: str) -> Path:
+    """Write the default model with these precisions only: each takes a calibration of its own."""
+    bundle = load_bundle("cae-100hz")
+    manifest = bundle.manifest
+    kept = {
+        field: {precision: getattr(manifest, field)[precision] for precision in precisions}
+        for field in ("thresholds", "golden")
+    }
+    others = {onnx_file(precision) for precision in manifest.thresholds if precision not in precisions}
+    files = {file: bundle.read(file) for file in manifest.sha256 if file not in others}
+    return write_bundle(folder, manifest.model_copy(update=kept), files).path
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     folder = tmp_path_factory.mktemp("ward")
@@ -61,14 +76,17 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     index = write_index(folder, plan)
     with index.open("a") as file:
         file.write("missing.dat,0,,ward\n")
-    return folder, invoke("--index", index, "--out", folder / "bundle", "--json", folder / "result.json")
+    model = with_precisions(folder / "model", "fp32")
+    return folder, invoke(
+        "--model", model, "--index", index, "--out", folder / "bundle", "--json", folder / "result.json"
+    )
 
 
 @pytest.mark.slow
 def test_the_new_bundle_serves_with_the_old_weights_and_new_thresholds(done: tuple[Path, Result]) -> None:
     folder, result = done
     assert result.exit_code == 0, result.output
-    old, new = load_bundle("cae-100hz"), load_bundle(folder / "bundle")
+    old, new = load_bundle(folder / "model"), load_bundle(folder / "bundle")
     assert new.name == "cae-100hz-calibrated"
     assert new.manifest.sha256 == old.manifest.sha256
     open_session(new)
@@ -119,9 +137,9 @@ def test_old_and_new_stand_side_by_side(done: tuple[Path, Result]) -> None:
 def test_statistics_are_refitted_with_golden_scores_that_fit(tmp_path: Path) -> None:
     leads = load_bundle("cae-100hz").manifest.leads
     index = write_index(tmp_path, [("val", 0)] * FEWEST + [("train", 0)] * 5, leads=leads)
-    done = invoke(
-        "--index", index, "--out", tmp_path / "b", "--statistics", "refit", "--name", "mine", "--json", "-"
-    )
+    model = with_precisions(tmp_path / "model", "fp32", "fp16")
+    to = ("--out", tmp_path / "b", "--name", "mine", "--json", "-")
+    done = invoke("--model", model, "--index", index, "--statistics", "refit", *to)
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
     assert told["data"]["split"] == "val"
@@ -130,7 +148,10 @@ def test_statistics_are_refitted_with_golden_scores_that_fit(tmp_path: Path) -> 
     assert new.name == "mine"
     assert new.manifest.score != old.manifest.score
     assert not np.allclose(new.golden("fp32").scores, old.golden("fp32").scores)
-    open_session(new)
+    for precision in ("fp32", "fp16"):
+        open_session(new, precision=precision)
+    atol = [bundle.manifest.golden["fp16"].score_atol for bundle in (old, new)]
+    assert atol[0] != atol[1]
     # On the model's own scale these recordings are far off; on theirs they are not.
     assert abs(told["thresholds"]["fp32"]["now"]["record"]) < 5
 
@@ -219,7 +240,8 @@ def test_real_recordings_give_thresholds_with_the_normal_parts_of_a_long_one(
     index = tmp_path / "index.csv"
     rows = [f"{entry.path},0,val" for entry in normals]
     index.write_text("\n".join(["path,label,split", *rows, f"{data_dir}/mitdb/100.dat,,train\n"]))
-    done = invoke("--index", index, "--out", tmp_path / "b")
+    model = with_precisions(tmp_path / "model", "fp32")
+    done = invoke("--model", model, "--index", index, "--out", tmp_path / "b")
     assert done.exit_code == 0, done.output
     found = load_bundle(tmp_path / "b").manifest.thresholds["fp32"]
     assert found.records == FEWEST
@@ -228,3 +250,31 @@ def test_real_recordings_give_thresholds_with_the_normal_parts_of_a_long_one(
     assert 0.2 < rates["continuous"].hours < 0.5
     assert rates["all"].rate <= FALSE_ALARMS_PER_BED_HOUR
     assert -1 < found.record < found.window < 4
+
+
+def test_a_precision_that_nothing_here_runs_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, str]] = []
+
+    def only_onnxruntime(bundle: Bundle, backend: str, precision: str) -> Session:
+        opened.append((backend, precision))
+        if backend != "onnxruntime":
+            raise BackendUnavailableError("not installed")
+        return open_session(bundle, backend, precision)
+
+    monkeypatch.setattr(recalibrate, "open_session", only_onnxruntime)
+    bundle = load_bundle(with_precisions(tmp_path / "model", "fp32", "bf16"))
+    assert recalibrate._sessions(bundle, "onnxruntime").keys() == {"fp32"}
+    assert opened == [
+        ("onnxruntime", "fp32"),
+        ("openvino", "bf16"),
+        ("torch", "bf16"),
+        ("tensorrt", "bf16"),
+    ]
+    # What was asked for is not replaced.
+    with pytest.raises(BackendUnavailableError):
+        recalibrate._sessions(bundle, "openvino")
+    nothing = load_bundle(with_precisions(tmp_path / "other", "bf16"))
+    with pytest.raises(BackendUnavailableError, match="in any of its precisions"):
+        recalibrate._sessions(nothing, "onnxruntime")

@@ -9,8 +9,8 @@ from rich.console import Console
 
 pytest.importorskip("torch", reason="needs the extra train")
 
-from training.checkpoint import Epoch
-from training.display import FitDisplay, csv_log, epoch_line, progress_bars, tensorboard_log
+from training.fitting.checkpoint import Epoch
+from training.fitting.display import FitDisplay, csv_log, epoch_line, progress_bars, tensorboard_log
 
 
 def epoch(number: int, **changes: object) -> Epoch:

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.checkpoint import Epoch
+from training.fitting.checkpoint import Epoch
 
 Report = Callable[[Sequence[Epoch]], None]
 

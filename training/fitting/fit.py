@@ -14,12 +14,12 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from training import losses
-from training.augment import disturb, random_masks
-from training.checkpoint import Epoch, State
 from training.config import FitConfig, TrainConfig
 from training.dataset import CropSource, WindowSet
-from training.display import FitDisplay, Report
+from training.fitting import losses
+from training.fitting.augment import disturb, random_masks
+from training.fitting.checkpoint import Epoch, State
+from training.fitting.display import FitDisplay, Report
 
 FloatArray = npt.NDArray[np.float32]
 Device = Literal["auto", "cpu", "cuda"]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.density import FeatureDensity
-from training.augment import random_masks
 from training.dataset import WindowSet
+from training.fitting.augment import random_masks
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.augment import (
+from training.config import Augmentation
+from training.fitting.augment import (
     MUSCLE_HZ,
     WANDER_HZ,
     band_noise,
@@ -15,7 +16,6 @@ from training.augment import (
     random_masks,
     stretch,
 )
-from training.config import Augmentation
 
 FS = 100.0
 SHAPE = (40, 12, 800)

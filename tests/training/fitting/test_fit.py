@@ -15,10 +15,10 @@ from models.manifest import AlarmRule, WindowSpec  # noqa: E402
 from models.networks.build import build  # noqa: E402
 from stream.leads import LEADS  # noqa: E402
 from tests.training.conftest import made_up_signal  # noqa: E402
-from training.checkpoint import CheckpointError, Epoch  # noqa: E402
 from training.config import Augmentation, ElboLoss, FitConfig, MseLoss, TrainConfig  # noqa: E402
 from training.dataset import CropSource, WindowSet, grid_windows  # noqa: E402
-from training.fit import Fitted, TrainingError, choose_device, fit  # noqa: E402
+from training.fitting.checkpoint import CheckpointError, Epoch  # noqa: E402
+from training.fitting.fit import Fitted, TrainingError, choose_device, fit  # noqa: E402
 from training.recordings import Signal  # noqa: E402
 
 SPEC = WindowSpec(fs=50, samples=200, hop=50)

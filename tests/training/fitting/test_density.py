@@ -14,9 +14,9 @@ from models.architectures import CaeConfig, NetworkConfig, VaeBilstmConfig, VaeB
 from models.export import export  # noqa: E402
 from models.networks.build import build  # noqa: E402
 from tests.training.conftest import made_up_signal  # noqa: E402
-from training.augment import random_masks  # noqa: E402
 from training.dataset import WindowSet  # noqa: E402
-from training.density import fit_density, whitening  # noqa: E402
+from training.fitting.augment import random_masks  # noqa: E402
+from training.fitting.density import fit_density, whitening  # noqa: E402
 
 LEADS, SAMPLES = 12, 80
 CAE = CaeConfig(samples=SAMPLES, channels=(6, 8), wide_kernel=5)

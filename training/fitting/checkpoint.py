@@ -27,7 +27,7 @@ class Epoch:
     epoch : int
         From 1.
     loss, reconstruction, divergence : float
-        Mean over the batches of `training.losses.Terms`, in training.
+        Mean over the batches of `training.fitting.losses.Terms`, in training.
     validation_loss, validation_reconstruction, validation_divergence : float or None
         Of the validation windows; None where there are none.
     beta : float

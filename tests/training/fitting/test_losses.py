@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch", reason="needs the extra train")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from training import losses  # noqa: E402
 from training.config import ElboLoss, MseLoss  # noqa: E402
+from training.fitting import losses  # noqa: E402
 
 PLAIN = ElboLoss(schedule="constant")
 
