@@ -38,6 +38,6 @@ $(VENV)/.serving: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.serving
-	@echo "installing the development tools (torch among them) into $(VENV)"
-	@$(PIP) -e '.[dev,train]'
+	@echo "installing the development tools (torch, OpenVINO and TensorRT-RTX among them) into $(VENV)"
+	@$(PIP) -e '.[dev,train,openvino,tensorrt-rtx]'
 	@touch $@

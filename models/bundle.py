@@ -129,7 +129,7 @@ class Bundle:
         BundleError
             If the bundle has no such precision, or its file is missing or altered.
         """
-        self._check_precision(precision)
+        self.check_precision(precision)
         return self.read(onnx_file(precision))
 
     def golden(self, precision: str) -> GoldenData:
@@ -140,7 +140,7 @@ class Bundle:
         BundleError
             If the bundle has no such precision, or its file is missing, altered or unreadable.
         """
-        self._check_precision(precision)
+        self.check_precision(precision)
         file = self.manifest.golden[precision].file
         data = self.read(file)
         try:
@@ -162,11 +162,18 @@ class Bundle:
         except SafetensorError as error:
             raise _refused(self.name, f"{self.path / WEIGHTS} is no safetensors file ({error})") from error
 
-    def _check_precision(self, precision: str) -> None:
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision that the bundle does not have.
+
+        Raises
+        ------
+        BundleError
+        """
         known = self.manifest.thresholds
         if precision not in known:
             raise BundleError(
-                f"model {self.name!r} has no precision {precision!r}: choose from {', '.join(sorted(known))}"
+                f"model {self.name!r} has no precision {precision!r}: choose from "
+                f"{', '.join(sorted(known))}, or add it with `bedside export`"
             )
 
 

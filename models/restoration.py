@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -69,9 +69,26 @@ class RestoringSession:
     def __init__(self, session: Session) -> None:
         self.manifest: Manifest = session.manifest
         self.backend = session.backend
+        self.device = session.device
         self.precision = session.precision
+        self.max_batch = session.max_batch
+        self.fallbacks = session.fallbacks
+        self._session = session
         self._run = restoring(session.run)
 
-    def run(self, x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
+    def inputs(self, n: int) -> tuple[FloatArray, FloatArray]:
+        """Return the input of the session within."""
+        return self._session.inputs(n)
+
+    def run_filled(self, n: int, wanted: Collection[str] | None = None) -> dict[str, FloatArray]:
+        """Run the network on the first `n` windows of the input, and for each lead without it."""
+        x, mask = self.inputs(n)
+        # The runs within use the same memory.
+        return self.run(x.copy(), mask.copy(), wanted)
+
+    def run(
+        self, x: FloatArray, mask: FloatArray, wanted: Collection[str] | None = None
+    ) -> dict[str, FloatArray]:
         """Run the network on a batch of normalised windows, and for each lead without it."""
-        return self._run(x, mask)
+        outputs = self._run(x, mask)
+        return {name: value for name, value in outputs.items() if wanted is None or name in wanted}

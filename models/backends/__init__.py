@@ -2,20 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 
-import numpy as np
-import numpy.typing as npt
-
+from models.backends.batched import BackendUnavailableError
+from models.backends.parity import check_parity
 from models.bundle import Bundle, BundleError
 from models.restoration import RestoringSession
-from models.scoring import score, sensitivity
 from models.session import Session
 
-Array = npt.NDArray[np.floating]
+__all__ = [
+    "AUTO",
+    "BACKENDS",
+    "Backend",
+    "BackendUnavailableError",
+    "check_parity",
+    "load_session",
+    "open_session",
+]
 
-# Name of the backend: its module, its class, and what to install when the module cannot be imported.
-_BACKENDS = {"onnxruntime": ("models.backends.ort", "OrtSession", "onnxruntime")}
+AUTO = "auto"
+"""In place of a backend's name: the fastest one here (see `models.backends.choice`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """What is known of a backend before its module is imported.
+
+    Attributes
+    ----------
+    module, session : str
+        Where its session class is.
+    packages : tuple of str
+        Distributions that it may come from.
+    install : str
+        What to give to ``pip install``.
+    precisions : tuple of str
+    """
+
+    module: str
+    session: str
+    packages: tuple[str, ...]
+    install: str
+    precisions: tuple[str, ...]
+
+
+BACKENDS = {
+    "onnxruntime": Backend(
+        "models.backends.ort", "OrtSession", ("onnxruntime",), "onnxruntime", ("fp32", "fp16", "int8")
+    ),
+    "openvino": Backend(
+        "models.backends.openvino",
+        "OpenVinoSession",
+        ("openvino",),
+        "'bedside[openvino]'",
+        ("fp32", "fp16", "bf16"),
+    ),
+    "torch": Backend(
+        "models.backends.torch", "TorchSession", ("torch",), "'bedside[torch]'", ("fp32", "fp16", "bf16")
+    ),
+    "tensorrt": Backend(
+        "models.backends.tensorrt",
+        "TensorRtSession",
+        ("tensorrt", "tensorrt-cu13", "tensorrt-rtx", "tensorrt-lean", "tensorrt-lean-cu13"),
+        "'bedside[tensorrt-rtx]', or 'bedside[tensorrt]'",
+        ("fp32", "fp16", "bf16"),
+    ),
+}
+"""By name, in the order in which ``auto`` prefers those that are equally fast."""
 
 
 def open_session(
@@ -27,8 +81,10 @@ def open_session(
     ----------
     bundle : Bundle
     backend : str
+        One of `BACKENDS`, or ``"auto"``: the fastest here whose numbers are right. What it passed over stands
+        in the session's ``fallbacks``.
     precision : str
-        One of those in the manifest's thresholds.
+        One of those in the manifest's thresholds. No backend takes another one instead.
     threads : int
         Threads within one operator.
 
@@ -39,81 +95,35 @@ def open_session(
 
     Raises
     ------
+    BackendUnavailableError
+        If the backend is not installed, or has no device here.
     BundleError
-        If the backend is unknown or not installed, the bundle has no such precision, or the session does
-        not reproduce the golden outputs and scores. Nothing falls back to another backend.
+        If the backend is unknown or does not run the precision, the bundle has no such precision, or the
+        session does not reproduce the golden outputs and scores. Only ``auto`` falls back to another backend.
     """
-    if backend not in _BACKENDS:
-        raise BundleError(f"no backend {backend!r}: choose from {', '.join(sorted(_BACKENDS))}")
-    module, name, requirement = _BACKENDS[backend]
-    try:
-        session_class = getattr(import_module(module), name)
-    except ImportError as error:
-        raise BundleError(
-            f"backend {backend!r} is not installed ({error}): pip install {requirement}"
-        ) from error
-    session: Session = session_class(bundle, precision=precision, threads=threads)
-    if bundle.manifest.score.kind == "restoration":
-        session = RestoringSession(session)
+    if backend == AUTO:
+        from models.backends.choice import open_fastest
+
+        return open_fastest(bundle, precision, threads)
+    session = load_session(bundle, backend, precision, threads)
     check_parity(session, bundle)
     return session
 
 
-def check_parity(session: Session, bundle: Bundle) -> None:
-    """Compare a session with the bundle's golden outputs and scores.
-
-    All golden windows at once, then one by one: some runtimes take another path for a batch of one.
-
-    Raises
-    ------
-    BundleError
-        If a number differs by more than the manifest allows: ``atol + rtol * |golden|`` for outputs, and for
-        a score what such differences of the outputs can make of it.
-    """
-    manifest, golden = bundle.manifest, bundle.golden(session.precision)
-    tolerance = manifest.golden[session.precision]
-    counted = np.broadcast_to(golden.mask[:, :, np.newaxis] != 0, golden.x.shape)
+def load_session(bundle: Bundle, backend: str, precision: str, threads: int = 1) -> Session:
+    """Load a bundle into a backend without a proof; see `open_session`."""
+    if backend not in BACKENDS:
+        raise BundleError(f"no backend {backend!r}: choose from {', '.join(sorted([*BACKENDS, AUTO]))}")
+    known = BACKENDS[backend]
+    bundle.check_precision(precision)
+    if precision not in known.precisions:
+        others = [name for name, other in BACKENDS.items() if precision in other.precisions]
+        raise BundleError(f"backend {backend!r} does not run {precision}: choose from {', '.join(others)}")
     try:
-        score_tolerance = sensitivity(
-            golden.x,
-            golden.outputs,
-            counted,
-            golden.mask,
-            manifest.score,
-            atol=tolerance.atol,
-            rtol=tolerance.rtol,
-        )
-    except ValueError as error:
-        raise BundleError(f"model {manifest.name!r} refused: {error}") from error
-    for size in (len(golden.x), 1):
-        runs = [
-            session.run(golden.x[at : at + size], golden.mask[at : at + size])
-            for at in range(0, len(golden.x), size)
-        ]
-        missing = golden.outputs.keys() - runs[0].keys()
-        if missing:
-            raise BundleError(
-                f"model {manifest.name!r} refused: {session.backend} {session.precision} has no output "
-                f"{', '.join(sorted(missing))}; export it again"
-            )
-        found = {name: np.concatenate([run[name] for run in runs]) for name in golden.outputs}
-        scores = score(golden.x, found, counted, golden.mask, manifest.score).window
-        expected: dict[str, Array] = {**golden.outputs, "score": golden.scores}
-        for name, wanted in expected.items():
-            values = scores if name == "score" else found[name]
-            if values.shape != wanted.shape:
-                raise BundleError(
-                    f"model {manifest.name!r} refused: {name} has the shape {values.shape} where its golden "
-                    f"file has {wanted.shape}; export it again"
-                )
-            allowed = score_tolerance
-            if name != "score":
-                allowed = tolerance.atol + tolerance.rtol * np.abs(wanted)
-            # Written so that NaN is refused.
-            if not (np.abs(values - wanted) <= allowed).all():
-                worst = float(np.max(np.abs(values - wanted)))
-                raise BundleError(
-                    f"model {manifest.name!r} refused: {session.backend} {session.precision} does not "
-                    f"reproduce its golden {name} (off by {worst:.2g}, batch of {size}); "
-                    "export it again or choose another backend"
-                )
+        session_class = getattr(import_module(known.module), known.session)
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"backend {backend!r} is not installed ({error}): pip install {known.install}"
+        ) from error
+    session: Session = session_class(bundle, precision=precision, threads=threads)
+    return RestoringSession(session) if bundle.manifest.score.kind == "restoration" else session

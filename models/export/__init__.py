@@ -8,8 +8,12 @@ from models.export.graph import Shapes, Weights, check_weights
 
 __all__ = ["PRECISIONS", "Weights", "export", "parameter_shapes"]
 
-PRECISIONS = ("fp32",)
-"""Precisions that a file can be written in."""
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""Precisions that a file can be written in.
+
+``fp16`` and ``bf16`` are types of everything but sums over a whole window, exponentials and logarithms, which
+are float32. ``int8`` is for recurrent networks: the weights of their LSTM layers, for ONNX Runtime.
+"""
 
 
 def export(config: NetworkConfig, weights: Weights, precision: str = "fp32") -> bytes:
@@ -30,18 +34,23 @@ def export(config: NetworkConfig, weights: Weights, precision: str = "fp32") -> 
     Raises
     ------
     ValueError
-        If `weights` does not hold exactly the parameters that `config` asks for, or the precision is unknown.
+        If `weights` does not hold exactly the parameters that `config` asks for, the precision is unknown, or
+        the network has none such.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"no precision {precision!r}: choose from {', '.join(PRECISIONS)}")
+    if precision == "int8" and config.architecture == "cae":
+        raise ValueError(
+            "no int8 of a convolutional autoencoder: quantised convolutions are slower on a CPU than float32"
+        )
     check_weights(weights, parameter_shapes(config))
     match config.architecture:
         case "cae":
-            return cae.build_graph(config, weights).to_bytes()
+            return cae.build_graph(config, weights, precision).to_bytes()
         case "vae-bilstm":
-            return vae_bilstm.build_graph(config, weights).to_bytes()
+            return vae_bilstm.build_graph(config, weights, precision).to_bytes()
         case "vae-bilstm-mha":
-            return vae_bilstm_mha.build_graph(config, weights).to_bytes()
+            return vae_bilstm_mha.build_graph(config, weights, precision).to_bytes()
 
 
 def parameter_shapes(config: NetworkConfig) -> Shapes:

@@ -14,13 +14,14 @@ def density_shapes(channels: int) -> Shapes:
 
 
 def add_density(graph: Graph, at: str, weights: Weights) -> None:
-    """Declare the output ``distance`` from a hidden layer (batch, channels, time)."""
-    mean = graph.add("ReduceMean", at, axes=[2], keepdims=1)
+    """Declare the output ``distance`` from a hidden layer (batch, channels, time); float32 throughout."""
+    at = graph.widen(at)
+    mean = graph.mean(at, [2], keepdims=True)
     off = graph.add("Sub", at, mean)
-    variance = graph.add("ReduceMean", graph.add("Mul", off, off), axes=[2], keepdims=0)
-    deviation = graph.add("Sqrt", graph.add("Add", variance, graph.constant(_FLOOR)))
+    variance = graph.mean(graph.add("Mul", off, off), [2])
+    deviation = graph.add("Sqrt", graph.add("Add", variance, graph.exact(_FLOOR)))
     features = graph.add("Concat", graph.add("Squeeze", mean, graph.constant([2])), deviation, axis=1)
-    centred = graph.add("Sub", features, graph.constant(weights["density.mean"], "density.mean"))
-    z = graph.add("MatMul", centred, graph.constant(weights["density.whiten"].T, "density.whiten"))
-    square = graph.add("ReduceMean", graph.add("Mul", z, z), axes=[1], keepdims=0)
-    graph.output("distance", graph.add("Log", graph.add("Add", square, graph.constant(_FLOOR))), [])
+    centred = graph.add("Sub", features, graph.exact(weights["density.mean"], "density.mean"))
+    z = graph.add("MatMul", centred, graph.exact(weights["density.whiten"].T, "density.whiten"))
+    square = graph.mean(graph.add("Mul", z, z), [1])
+    graph.output("distance", graph.add("Log", graph.add("Add", square, graph.exact(_FLOOR))), [])

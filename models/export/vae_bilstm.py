@@ -23,9 +23,9 @@ def parameter_shapes(config: VaeBilstmConfig) -> Shapes:
     return {**shapes, **density_shapes(config.decoder_hidden)} if config.density else shapes
 
 
-def build_graph(config: VaeBilstmConfig, weights: Weights) -> Graph:
+def build_graph(config: VaeBilstmConfig, weights: Weights, precision: str) -> Graph:
     """Return the graph of a network whose weights fit."""
-    graph = Graph(config.architecture, config.leads, config.samples)
+    graph = Graph(config.architecture, config.leads, config.samples, precision)
     inputs = recurrent.add_step_inputs(graph, recurrent.add_patches(graph, config), config)
     states = recurrent.add_lstm(graph, inputs, "encoder", weights)
 

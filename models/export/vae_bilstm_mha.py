@@ -45,9 +45,9 @@ def parameter_shapes(config: VaeBilstmMhaConfig) -> Shapes:
     return {**shapes, **density_shapes(fourth)} if config.density else shapes
 
 
-def build_graph(config: VaeBilstmMhaConfig, weights: Weights) -> Graph:
+def build_graph(config: VaeBilstmMhaConfig, weights: Weights, precision: str) -> Graph:
     """Return the graph of a network whose weights fit."""
-    graph = Graph(config.architecture, config.leads, config.samples)
+    graph = Graph(config.architecture, config.leads, config.samples, precision)
     patches = recurrent.add_patches(graph, config)
     inputs = recurrent.add_step_inputs(graph, patches, config)
     h = inputs
@@ -78,12 +78,13 @@ def _add_lead_attention(graph: Graph, patches: str, config: VaeBilstmMhaConfig, 
     # is the bilinear p_i' M_h p_j, and its value is linear in the weighted mean of p. Half the time of the
     # plain form on a CPU, same numbers.
     leads, width = config.leads, config.patch + config.leads
+    mask = graph.narrow("mask")
     eye = graph.constant(np.eye(leads, dtype=np.float32), "which_lead")
     shape = graph.add("Concat", graph.add("Shape", patches, end=2), graph.constant([leads, leads]), axis=0)
     p = graph.add("Concat", patches, graph.add("Expand", eye, shape), axis=3)
 
     # One more row of keys, met by a one in every query, lowers the scores of absent leads.
-    absence = graph.add("Mul", graph.add("Sub", graph.constant(1.0), "mask"), graph.constant(LEAD_ABSENT))
+    absence = graph.add("Mul", graph.add("Sub", graph.constant(1.0), mask), graph.constant(LEAD_ABSENT))
     row = graph.add("Unsqueeze", absence, graph.constant([1]))
     rows = graph.add("Expand", row, graph.constant([config.steps, 1, 1, 1]))
     keys = graph.add("Concat", graph.add("Transpose", p, perm=[0, 1, 3, 2]), rows, axis=2)
@@ -93,13 +94,13 @@ def _add_lead_attention(graph: Graph, patches: str, config: VaeBilstmMhaConfig, 
     attention = graph.add("Softmax", graph.add("MatMul", queries, keys), axis=-1)
 
     # Each present lead asks with an equal share, absent ones do not ask.
-    present = graph.add("ReduceSum", "mask", graph.constant([1]), keepdims=1)
-    share = graph.add("Div", "mask", graph.add("Max", present, graph.constant(1.0)))
+    present = graph.add("ReduceSum", mask, graph.constant([1]), keepdims=1)
+    share = graph.add("Div", mask, graph.add("Max", present, graph.constant(1.0)))
     share = graph.add("Unsqueeze", share, graph.constant([1]))
     by_query = graph.add("Reshape", attention, graph.constant([0, 0, leads, LEAD_HEADS * leads]))
     received = graph.add("MatMul", share, by_query)
     received = graph.add("Reshape", received, graph.constant([0, 0, LEAD_HEADS, leads]))
-    mean = graph.add("ReduceMean", received, axes=[2], keepdims=0)
+    mean = graph.mean(graph.widen(received), [2])
     graph.output("lead_attention", graph.add("Transpose", mean, perm=[1, 2, 0]), [leads, config.steps])
 
     mixed = graph.add("MatMul", received, p)
@@ -158,7 +159,7 @@ def _add_temporal_attention(
     values = graph.add("Transpose", graph.add("Reshape", values, by_head), perm=[1, 2, 0, 3])
 
     attention = graph.add("Softmax", graph.add("MatMul", queries, keys), axis=-1)
-    graph.output(name, graph.add("ReduceMean", attention, axes=[1, 2], keepdims=0), [config.steps])
+    graph.output(name, graph.mean(graph.widen(attention), [1, 2]), [config.steps])
     context = graph.add("Transpose", graph.add("MatMul", attention, values), perm=[2, 0, 1, 3])
     joined = graph.add("Reshape", context, graph.constant([0, 0, width]))
     return recurrent.add_linear(graph, joined, f"{name}.out", weights)

@@ -14,7 +14,7 @@ class FeatureDensity(nn.Module):
 
     The features are the mean and the standard deviation over time of each channel of the decoder's last
     hidden layer: what the reconstruction is made of, and how much of it. They are compared with a normal
-    distribution fitted to training normals after the network was trained (see `training.density`):
+    distribution fitted to training normals after the network was trained (see `training.fitting.density`):
 
     .. math:: d = \ln \frac{1}{F} \lVert W (f - \mu) \rVert^2
 

@@ -101,11 +101,16 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
     """Write a small bundle with random weights; `off` names golden numbers and how wrong they are."""
 
     def make(
-        name: str = "small", *, spec: ScoreSpec | None = None, off: Mapping[str, float] | None = None
+        name: str = "small",
+        *,
+        spec: ScoreSpec | None = None,
+        off: Mapping[str, float] | None = None,
+        config: NetworkConfig = SMALL,
+        precisions: tuple[str, ...] = (),
     ) -> Bundle:
         spec = spec or small_spec()
-        weights = random_weights(SMALL)
-        content = export(SMALL, weights)
+        weights = random_weights(config)
+        content = export(config, weights)
         x, mask = random_windows(4)
         run = partial(run_file, content)
         outputs = restoring(run)(x, mask) if spec.kind == "restoration" else run(x, mask)
@@ -116,19 +121,26 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
         scores = golden.pop("score")
         manifest = Manifest(
             name=name,
-            architecture="cae",
+            architecture=config.architecture,
             description="random weights",
             created="2026-11-22",
             leads=LEADS,
             filter=FilterSpec(),
             window=WindowSpec(fs=10, samples=SMALL.samples, hop=5),
             score=spec,
-            thresholds={"fp32": Thresholds(record=1.5, window=2.0, quantiles=(-2.0, 0.0, 3.0))},
+            thresholds=dict.fromkeys(
+                ("fp32", *precisions), Thresholds(record=1.5, window=2.0, quantiles=(-2.0, 0.0, 3.0))
+            ),
             alarm=AlarmRule(k=3, n=4, clear=1),
-            golden={"fp32": Golden(file=golden_file("fp32"), rtol=1e-4, atol=1e-5)},
+            golden={
+                "fp32": Golden(file=golden_file("fp32"), rtol=1e-4, atol=1e-5),
+                **dict.fromkeys(
+                    precisions, Golden(file=golden_file("fp32"), rtol=1e-4, atol=0.3, score_atol=0.3)
+                ),
+            },
             max_batch=4,
             parameters=sum(value.size for value in weights.values()),
-            hyperparameters=SMALL.model_dump(mode="json"),
+            hyperparameters={"network": config.model_dump(mode="json")},
             metrics={},
             data={},
             sha256={},
@@ -137,6 +149,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Bundle]:
             WEIGHTS: save(weights),
             onnx_file("fp32"): content,
             golden_file("fp32"): GoldenData(x, mask, golden, scores).to_bytes(),
+            **{onnx_file(precision): export(config, weights, precision) for precision in precisions},
         }
         return write_bundle(tmp_path / name, manifest, files)
 

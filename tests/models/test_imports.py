@@ -6,7 +6,8 @@ import sys
 PROGRAM = """
 import sys
 import models, models.bundle, models.manifest, models.scoring, models.session, models.architectures
-import models.backends, models.backends.ort
+import models.backends, models.backends.ort, models.backends.choice, models.backends.status
+import models.backends.tensorrt
 from models.backends import open_session
 from models.bundle import list_bundles, load_bundle
 for name in list_bundles():
