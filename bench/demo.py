@@ -163,7 +163,7 @@ async def _feed(
         "findings": tally.findings,
         "alarms": len(tally.raised),
         "lost": lost,
-        "publish_to_finding_ms": percentiles_ms(tally.stages_ms["publish_to_finding"]),
+        "publish_to_finding_ms": percentiles_ms(tally.delays_ms),
     }
 
 

@@ -1,121 +1,144 @@
-"""End-to-end latency: simulated beds through server and worker back to a subscriber, in real time.
+"""End-to-end latency: how late a finding and an alarm reach a subscriber, and where the time went.
 
-``python -m bench.latency`` starts a deployment of its own and prints how long each stage took, until a
-subscriber had the finding or the alarm, and what the worker used. The load is open-loop: a chunk is sent
-when it is due, whether or not earlier ones have been answered, and each latency counts from its own chunk's
-ingest.
+The load is open-loop and each latency counts from the time at which its chunk was due (`bench.load`). The
+simulated patients fall ill once in 36 s, so that alarms are raised all the time, and end.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import click
-import psutil
-
-from bench.machine import in_words, machine, versions
-from bench.tally import Sent, Tally, percentiles_ms
+from bench.machine import machine, versions
+from bench.stages import drift, over_time
+from bench.trial import Load, Progress, Trial, run_trial
 from bench.ward import Ward
-from ingest.chunks import Feed
-from ingest.publisher import BusPublisher
-from ingest.replay import ReplayStatus, replay
-from ingest.simulator import PatientSimulator
 from models.bundle import load_bundle
-from stream.console import progress_bar
-from stream.settings import Settings
 
-_LAST_FINDINGS_S = 10.0
-# Every second bed falls ill, one after the other, so that there are alarms to deliver.
-_FIRST_ONSET_S = 12
+# Memory settles while arenas, caches and the bus's ten minutes fill: a soak's slope begins after this, or
+# after a third of a shorter run.
+_SETTLING_S = 900.0
 
 
-def _patients(beds: int, seconds: float) -> list[Feed]:
-    feeds = []
-    for number in range(beds):
-        onset = _FIRST_ONSET_S + number % 10
-        timeline = f"sinus:80@0 vt:180@{onset}" if number % 2 else ""
-        feeds.append(Feed(f"bed-{number + 1}", PatientSimulator(number, timeline, duration_s=seconds)))
-    return feeds
+async def measure_latency(
+    load: Load,
+    *,
+    model: str,
+    worker_options: tuple[str, ...] = (),
+    workers: int = 1,
+    on_progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a deployment of its own under load.
 
-
-async def measure(beds: int, seconds: float, *, on_progress: Any = None) -> dict[str, Any]:
-    """Run `beds` simulated beds for so many seconds of signal, in real time.
+    Parameters
+    ----------
+    load : Load
+    model : str
+        Bundle that scores.
+    worker_options : tuple of str
+        More options of ``bedside worker``.
+    workers : int
+    on_progress : callable, optional
+        Called with the seconds of signal sent so far.
 
     Returns
     -------
     dict
         The fields of ``bedside bench latency --json``.
+
+    Raises
+    ------
+    bench.ward.WardError
+        If a part of the deployment does not start or dies.
     """
-    window = load_bundle(Settings().model).manifest.window
-    with tempfile.TemporaryDirectory(prefix="bs-") as folder, Ward(Path(folder)) as ward:
-        await ward.ready()
-        processes = {"worker": psutil.Process(ward.children["worker"].pid)}
-        if ward.server.pid is not None:
-            processes["server"] = psutil.Process(ward.server.pid)
-        async with await ward.connect() as bus:
-            tally, sent = Tally(), Sent(BusPublisher(bus))
-            following = asyncio.ensure_future(tally.follow(bus))
-            for process in processes.values():
-                process.cpu_percent()
-
-            def told(status: ReplayStatus) -> None:
-                if on_progress is not None:
-                    on_progress(status.chunks)
-
-            report = await replay(_patients(beds, seconds), sent, on_status=told)
-            cpu = {name: process.cpu_percent() for name, process in processes.items()}
-            rss = processes["worker"].memory_info().rss
-            lost = await tally.lost_at_last(sent, window, _LAST_FINDINGS_S)
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-        ward.check()
+    # Before anything of ours runs: the load that others are.
+    setting = {"machine": machine(), "versions": versions()}
+    spec = load_bundle(model).manifest.window
+    options = ("--model", model, *worker_options)
+    with (
+        tempfile.TemporaryDirectory(prefix="bs-") as folder,
+        Ward(Path(folder), worker_options=options, workers=workers) as ward,
+    ):
+        trial = await run_trial(ward, load, spec, on_progress=on_progress)
+        names = ward.workers
     return {
-        "beds": beds,
-        "seconds": seconds,
-        "chunks": report.chunks,
-        "findings": tally.findings,
-        "alarms": len(tally.raised),
-        "lost": lost,
-        "behind_ms": round(report.max_behind_s * 1000, 1),
-        "stages": {
-            stage: {f"{name}_ms": value for name, value in percentiles_ms(values).items()}
-            for stage, values in tally.stages_ms.items()
-        },
-        "worker_rss_mb": round(rss / 2**20, 1),
-        "cpu_percent": cpu,
-        "machine": machine(),
-        "versions": versions(),
+        "benchmark": "latency",
+        **_described(trial, load, names),
+        "model": model,
+        "worker_options": list(worker_options),
+        "workers": workers,
+        **setting,
     }
 
 
-@click.command()
-@click.option("--beds", default=16, show_default=True, type=click.IntRange(1))
-@click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(min=30))
-@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE")
-def main(beds: int, seconds: float, json_path: Path | None) -> None:
-    """Measure end-to-end latency in real time."""
-    with progress_bar(f"{beds} beds", beds * seconds * 5) as progress:
-        result = asyncio.run(measure(beds, seconds, on_progress=progress))
-    click.echo(
-        f"{beds} beds, {seconds:g} s: {result['chunks']} chunks, {result['findings']} findings,"
-        f" {result['alarms']} alarms, {result['lost']} lost"
-    )
-    click.echo(f"{'stage':22}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms")
+def _described(trial: Trial, load: Load, workers: tuple[str, ...]) -> dict[str, Any]:
+    at_ns = trial.measured["ingest_ns"] - trial.begin_ns
+    times = over_time(at_ns, trial.latencies["publish_to_finding"])
+    stages, curves = {}, {}
+    for stage, latencies in trial.latencies.items():
+        histogram = trial.histogram(stage)
+        stages[stage] = {**histogram.summary(), "hdr": histogram.encode() if len(latencies) else None}
+        curves[stage] = histogram.curve()
+    usage = trial.usage
+    settled_s = trial.measured_from_s + min(_SETTLING_S, load.seconds / 3)
+    growth = {name: usage.growth(name, settled_s) for name in workers}
+    first_s = usage.at_s[0]
+    return {
+        "beds": load.beds,
+        "seconds": load.seconds,
+        "seed": load.seed,
+        "signal": list(load.paths) or "simulated",
+        "chunks": trial.chunks,
+        "backend": trial.backend,
+        "precision": trial.precision,
+        "findings": trial.findings,
+        "alarms": trial.raised,
+        "alarm_events": len(trial.events),
+        "technical_alarms": trial.technical,
+        "shedding": trial.shedding,
+        "lost": trial.lost,
+        "unscored": trial.unscored,
+        "repeated": trial.repeated,
+        "generator_late": trial.late,
+        "stages": stages,
+        "curves": curves,
+        "over_time": times,
+        "drift": drift(times),
+        "worker_rss_mb": max(trial.used[name]["rss_mb"] for name in workers),
+        "worker_rss_growth_mb_per_hour": {
+            name: None if slope is None else {"slope": slope.per_hour, "interval": list(slope.interval)}
+            for name, slope in growth.items()
+        },
+        "cpu_percent": {name: used["cpu_percent"] for name, used in trial.used.items()},
+        "rss_mb": {name: used["rss_mb"] for name, used in trial.used.items()},
+        "memory_over_time": {
+            "at_s": [round(at - first_s, 1) for at in usage.at_s],
+            **{name: [round(value, 1) for value in values] for name, values in usage.rss_mb.items()},
+        },
+    }
+
+
+def latency_text(result: dict[str, Any]) -> str:
+    """Return a measurement of `measure_latency` as a table for people."""
+    lines = [
+        f"{result['beds']} beds, {result['seconds']:g} s, model {result['model']}:"
+        f" {result['findings']} findings, {result['alarms']} alarms, {result['lost']} lost",
+        f"{'stage':22}{'n':>9}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms",
+    ]
     for stage, row in result["stages"].items():
-        values = "".join("        -" if value is None else f"{value:9.2f}" for value in row.values())
-        click.echo(f"{stage:22}{values}")
-    used = ", ".join(f"{name} {percent:g} %" for name, percent in result["cpu_percent"].items())
-    click.echo(f"worker memory {result['worker_rss_mb']:g} MiB; CPU of one core: {used}")
-    click.echo(in_words())
-    if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        cells = [row[f"{name}_ms"] for name in ("p50", "p90", "p99", "p999", "max")]
+        values = "".join("        -" if cell is None else f"{cell:9.2f}" for cell in cells)
+        lines.append(f"{stage:22}{row['n']:9d}{values}")
+    used = (
+        f"{name} {percent:g} %, {result['rss_mb'][name]:g} MB"
+        for name, percent in result["cpu_percent"].items()
+    )
+    lines.append(f"share of a core, memory: {'; '.join(used)}")
+    late = result["generator_late"]
+    lines.append(f"the generator was late by {late['p99_ms']:g} ms (p99), {late['max_ms']:g} ms at most")
+    for name, growth in result["worker_rss_growth_mb_per_hour"].items():
+        if growth is not None:
+            low, high = growth["interval"]
+            lines.append(f"{name} memory grows by {growth['slope']:g} MB/h [{low:g}, {high:g}]")
+    return "\n".join(lines)

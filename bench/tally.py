@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +19,20 @@ from stream.topics import ALARMS, FINDINGS
 _LOOK_AHEAD = 3
 
 
-STAGES = ("queue", "prepare", "batch_and_inference", "publish", "publish_to_finding", "publish_to_alert")
+def windows_due(samples: int, fs: float, spec: WindowSpec) -> int:
+    """Return how many windows a feed must have brought about.
+
+    Parameters
+    ----------
+    samples : int
+        Sent so far, from the session's beginning.
+    fs : float
+        Hz.
+    spec : WindowSpec
+        Of the model that scores.
+    """
+    scored = (samples - _LOOK_AHEAD) / fs - spec.seconds
+    return int(scored * spec.fs // spec.hop) + 1 if scored >= 0 else 0
 
 
 class Sent:
@@ -51,11 +63,8 @@ class Tally:
 
     Attributes
     ----------
-    stages_ms : dict of str to list of float
-        How long each finding took: ``queue`` from ingest to the worker, ``prepare`` to a complete window,
-        ``batch_and_inference`` to the model's answer, ``publish`` to handing it to the server;
-        ``publish_to_finding`` and ``publish_to_alert`` from the chunk's ingest to the arrival here of the
-        finding, and of each alarm event, that it brought about.
+    delays_ms : list of float
+        From each chunk's ingest to the arrival here of the finding that it brought about.
     alarms : list of AlarmEvent
         Every transition, once.
     repeated_findings, repeated_events : int
@@ -63,7 +72,7 @@ class Tally:
     """
 
     on_alarm: Callable[[AlarmEvent], None] | None = None
-    stages_ms: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    delays_ms: list[float] = field(default_factory=list)
     alarms: list[AlarmEvent] = field(default_factory=list)
     repeated_findings: int = 0
     repeated_events: int = 0
@@ -78,7 +87,7 @@ class Tally:
             if entry.topic == FINDINGS:
                 self.take_finding(Finding.decode(entry.value), clock.now_ns())
             else:
-                self.take_alarm(AlarmEvent.decode(entry.value), clock.now_ns())
+                self.take_alarm(AlarmEvent.decode(entry.value))
             self._news.set()
 
     def take_finding(self, finding: Finding, now_ns: int) -> None:
@@ -88,26 +97,15 @@ class Tally:
             self.repeated_findings += 1
             return
         windows.add(finding.window)
-        stamps = finding.stamps
-        times = (
-            stamps.ingest_ns,
-            stamps.dequeued_ns,
-            stamps.ready_ns,
-            stamps.inferred_ns,
-            stamps.published_ns,
-        )
-        for stage, (begin, end) in zip(STAGES, pairwise(times), strict=False):
-            self.stages_ms[stage].append((end - begin) / 1e6)
-        self.stages_ms["publish_to_finding"].append((now_ns - stamps.ingest_ns) / 1e6)
+        self.delays_ms.append((now_ns - finding.stamps.ingest_ns) / 1e6)
 
-    def take_alarm(self, event: AlarmEvent, now_ns: int) -> None:
+    def take_alarm(self, event: AlarmEvent) -> None:
         """Count an alarm event, unless it comes again."""
         if event.event in self._events:
             self.repeated_events += 1
             return
         self._events.add(event.event)
         self.alarms.append(event)
-        self.stages_ms["publish_to_alert"].append((now_ns - event.ingest_ns) / 1e6)
         if self.on_alarm is not None:
             self.on_alarm(event)
 
@@ -132,9 +130,8 @@ class Tally:
         """
         lost = 0
         for feed, (samples, fs) in sent.ends.items():
-            scored = (samples - _LOOK_AHEAD) / fs - spec.seconds
-            due = int(scored * spec.fs // spec.hop) + 1 if scored >= 0 else 0
-            lost += len(set(range(due)) - self._windows.get(feed, set()))
+            due = range(windows_due(samples, fs, spec))
+            lost += len(set(due) - self._windows.get(feed, set()))
         return lost
 
     async def lost_at_last(self, sent: Sent, spec: WindowSpec, timeout_s: float) -> int:

@@ -42,6 +42,11 @@ class Ward:
         Of the embedded server's socket; default the user's own, where other commands find it.
     worker_options : sequence of str
         More options of ``bedside worker``.
+    workers : int
+        How many; the first is called ``worker``, the next ``worker-2``.
+    scorer : sequence of str, optional
+        What scores in the place of Bedside's worker: arguments of a Python that is called with ``--redis
+        URL`` after them, and keeps a heartbeat as a worker does.
     page_port : int, optional
         Port of the live page; none is started without it.
 
@@ -57,12 +62,16 @@ class Ward:
         directory: Path | None = None,
         *,
         worker_options: tuple[str, ...] = (),
+        workers: int = 1,
+        scorer: tuple[str, ...] | None = None,
         page_port: int | None = None,
     ) -> None:
         self.server = EmbeddedServer(directory)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         self._logs: dict[str, IO[bytes]] = {}
         self._worker_options = worker_options
+        self.workers = ("worker", *(f"worker-{number + 1}" for number in range(1, workers)))
+        self._scorer = scorer
         self._page_port = page_port
         # The children take it from the environment, as we do.
         self._prefix = Settings().prefix
@@ -79,7 +88,8 @@ class Ward:
     def __enter__(self) -> Self:
         self.server.start()
         try:
-            self.start_worker("worker")
+            for name in self.workers:
+                self.start_worker(name)
             if self._page_port is not None:
                 self._start("page", "dashboard", "--port", str(self._page_port))
         except BaseException:
@@ -94,14 +104,18 @@ class Ward:
 
     def start_worker(self, name: str) -> subprocess.Popen[bytes]:
         """Start one more worker under a name of its own."""
+        if self._scorer is not None:
+            return self._spawn(name, *self._scorer, "--redis", self.url)
         # Both named: a broker in the environment is another deployment's.
         return self._start(name, "worker", "--broker", self.url, *self._worker_options)
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        return self._spawn(name, "-m", "bedside", arguments[0], "--redis", self.url, *arguments[1:])
+
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
-        command = [sys.executable, "-m", "bedside", arguments[0], "--redis", self.url, *arguments[1:]]
         self._logs[name] = log
-        self.children[name] = spawn(command, stdout=log, stderr=log)
+        self.children[name] = spawn([sys.executable, *arguments], stdout=log, stderr=log)
         return self.children[name]
 
     def check(self) -> None:
@@ -118,7 +132,7 @@ class Ward:
         return log.read().decode(errors="replace")[-_LAST_WORDS:].strip()
 
     async def ready(self) -> None:
-        """Return when the first worker holds its partitions and the page, if there is one, answers.
+        """Return when the workers hold their partitions and the page, if there is one, answers.
 
         Raises
         ------
@@ -127,7 +141,7 @@ class Ward:
         """
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S), await self.connect() as bus:
-                while not await bus.client.keys(f"{self._prefix}{HEARTBEAT}*"):
+                while len(await bus.client.keys(f"{self._prefix}{HEARTBEAT}*")) < len(self.workers):
                     self.check()
                     await asyncio.sleep(_POLL_S)
                 while self._page_port is not None and not await _answers(self._page_port):
