@@ -36,15 +36,11 @@ class MicroBatch(Generic[T]):
         self._waiting.setdefault(bed, deque()).append((now_ns, item))
         self._count += 1
 
-    def oldest_ns(self) -> int | None:
-        """Return since when the oldest item waits, or None if nothing waits."""
-        return min((items[0][0] for items in self._waiting.values()), default=None)
-
     def due_ns(self) -> int | None:
         """Return the time at which a batch is due (0: at once), or None if nothing waits."""
         if self._count >= self._size:
             return 0
-        oldest_ns = self.oldest_ns()
+        oldest_ns = min((items[0][0] for items in self._waiting.values()), default=None)
         return None if oldest_ns is None else oldest_ns + self._budget_ns
 
     def take(self) -> list[T]:

@@ -27,13 +27,14 @@ from stream.explain import explain
 from stream.outgoing import Outgoing
 from stream.shedding import Shedding
 from stream.verdict import Verdict, judge
+from stream.windows import Window
 
 # The longest that a window waits for others to share a run of the model.
 _BATCH_WAIT_NS = 10_000_000
 # So many batches may wait before the worker stops taking chunks and lets the stream hold them.
 _BATCHES_WAITING = 4
-# Batches that have been judged and wait to be published.
-_JUDGED_WAITING = 2
+# Batches that lie ready for the model, so that it never waits for a busy event loop to hand it the next.
+_BATCHES_READY = 1
 
 
 @dataclass(slots=True)
@@ -68,10 +69,11 @@ class _Item:
     delivery: Delivery
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Judged:
-    items: list[_Item]
     verdicts: list[Verdict | None]
+    begun_ns: int
+    inferred_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,9 @@ class Scorer:
         self._batch: MicroBatch[_Item] = MicroBatch(session.manifest.max_batch, _BATCH_WAIT_NS)
         self._arrived = asyncio.Event()
         self._published = asyncio.Event()
-        self._judged: asyncio.Queue[_Judged] = asyncio.Queue(_JUDGED_WAITING)
+        self._in_model: asyncio.Queue[tuple[list[_Item], asyncio.Future[_Judged]]] = asyncio.Queue(
+            _BATCHES_READY
+        )
         # Held from a change of a bed's state until the alarm events of that change are published and the
         # state is in the table, so that the table never knows of an event that the world does not.
         self._writing = asyncio.Lock()
@@ -243,15 +247,13 @@ class Scorer:
         while True:
             await self._batch_due()
             items = self._batch.take()
-            windows = [item.pending for item in items if item.pending is not None]
-            begun_ns = self._clock.now_ns()
-            verdicts = await loop.run_in_executor(
-                self._executor, judge, self._session, [pending.window for pending in windows]
-            )
-            inferred_ns = self._clock.now_ns()
-            for pending in windows:
-                pending.begun_ns, pending.inferred_ns = begun_ns, inferred_ns
-            await self._judged.put(_Judged(items, verdicts))
+            windows = [item.pending.window for item in items if item.pending is not None]
+            await self._in_model.put((items, loop.run_in_executor(self._executor, self._judge, windows)))
+
+    def _judge(self, windows: list[Window]) -> _Judged:
+        begun_ns = self._clock.now_ns()
+        verdicts = judge(self._session, windows)
+        return _Judged(verdicts, begun_ns, self._clock.now_ns())
 
     async def _batch_due(self) -> None:
         while True:
@@ -269,19 +271,21 @@ class Scorer:
     async def publish_forever(self) -> None:
         """Publish what has been judged."""
         while True:
-            judged = await self._judged.get()
+            items, judged = await self._in_model.get()
+            verdicts = await judged
             async with self._writing:
-                await self._publish(judged)
+                await self._publish(items, verdicts)
             self._published.set()
 
-    async def _publish(self, judged: _Judged) -> None:
+    async def _publish(self, items: list[_Item], judged: _Judged) -> None:
         verdicts = iter(judged.verdicts)
         told: list[AlarmEvent] = []
         published: list[Pending] = []
-        for item in judged.items:
+        for item in items:
             pending = item.pending
             if pending is not None:
                 bed, verdict = pending.moment.bed, next(verdicts)
+                pending.begun_ns, pending.inferred_ns = judged.begun_ns, judged.inferred_ns
                 pending.published_ns = self._clock.now_ns()
                 concluded = self.engine.conclude(pending, verdict)
                 if concluded is None:
@@ -339,10 +343,7 @@ class Scorer:
         async with self._writing:
             await self._tell(self.engine.tick(self._clock.now_ns()))
 
-    def look(self, unread_s: float) -> None:
-        """Take note of how far behind the worker is: in the stream, or with what it has taken."""
-        now_ns = self._clock.now_ns()
-        oldest_ns = self._batch.oldest_ns()
-        waiting_s = 0.0 if oldest_ns is None else (now_ns - oldest_ns) / 1e9
-        self.shedding.look(max(unread_s, waiting_s), now_ns / 1e9)
+    def look(self, behind_s: float) -> None:
+        """Take note of how far the worker is behind the newest samples, in seconds."""
+        self.shedding.look(behind_s, self._clock.now_ns() / 1e9)
         metrics.SHEDDING.set(self.shedding.step)

@@ -23,6 +23,8 @@ class Settings(BaseSettings):
     """Start of every key of this deployment."""
     model: str = "cae-100hz"
     """Name of a shipped bundle or path of a bundle folder."""
+    backend: str = "auto"
+    """What runs the model in a worker; ``"auto"`` for the fastest on its machine."""
     runtime_dir: Path | None = None
     """Folder of the embedded server's socket; default one of the user's own."""
 

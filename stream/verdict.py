@@ -86,14 +86,12 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     scores = score(x, outputs, counted, mask, session.manifest.score)
     leads = session.manifest.leads
     also = {field: outputs[name] for field, name in _BESIDES.items() if name in outputs}
+    of_windows, of_leads = scores.window.tolist(), scores.lead.tolist()
     for row, place in enumerate(places):
         verdicts[place] = Verdict(
-            score=float(scores.window[row]),
-            lead_scores={
-                lead: float(scores.lead[row, column])
-                for column, lead in enumerate(leads)
-                if not np.isnan(scores.lead[row, column])
-            },
+            score=of_windows[row],
+            # NaN, which is not itself, where a lead took no part.
+            lead_scores={lead: s for lead, s in zip(leads, of_leads[row], strict=True) if s == s},
             reconstruction=outputs["recon_mean"][row],
             **{field: output[row] for field, output in also.items()},
         )

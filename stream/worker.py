@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable
@@ -41,17 +42,16 @@ APP_ID = "bedside-worker"
 HEARTBEAT = "worker:"
 """Key of a worker's heartbeat, behind the deployment's prefix and before the worker's name."""
 
-# Chunks that come within this time are taken together: at 64 beds three of them, at 500 twenty.
-_TOGETHER_S = 0.005
-# Chunks that wait for that before the stream has to hold them.
+# Chunks taken at once, before others get a turn.
+_TOGETHER = 64
+# Chunks that wait to be taken before the stream has to hold them.
 _WAITING = 512
+_SWITCH_S = 0.0005
 _TICK_S = 1.0
 # What came since the last one is done again after a crash: two seconds of chunks.
 _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
 _RETRY_S = 1.0
-# Chunks that were read back and are taken at once, before others get a turn.
-_REFILLED_TOGETHER = 64
 # Five missed heartbeats and a worker counts as gone.
 _HEARTBEAT_TTL_S = 5
 # A request to watch a bed for longer than this is a display that forgot.
@@ -73,8 +73,6 @@ class Worker:
         Start of every key of the deployment.
     on_ready : callable, optional
         Called once the worker has got its first partitions.
-    fallback : str, optional
-        See `stream.engine.Engine`.
     clock : Clock, optional
     """
 
@@ -86,7 +84,6 @@ class Worker:
         *,
         prefix: str,
         on_ready: Callable[[], None] | None = None,
-        fallback: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._session = session
@@ -94,15 +91,14 @@ class Worker:
         self._redis_url = redis_url
         self._prefix = prefix
         self._on_ready = on_ready
-        self._fallback = fallback
         self._waiting: deque[tuple[TP, Delivery]] = deque()
         self._in_hand: list[tuple[TP, Delivery]] = []
         self._came = asyncio.Event()
         self._went = asyncio.Event()
         self._partition_of: dict[str, TP] = {}
         self._refilled: set[TP] = set()
-        # Offset of the last chunk that was taken.
-        self._taken: dict[TP, int] = {}
+        # Offset of the last chunk that was taken, and whether its feed comes in real time.
+        self._taken: dict[TP, tuple[int, bool]] = {}
         self._bus: Bus | None = None
         # Faust wants a folder even for tables in memory, and would leave one where the user stands.
         self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
@@ -133,6 +129,9 @@ class Worker:
 
     def run(self) -> None:
         """Run until SIGINT or SIGTERM; raise what made the worker fail, if something did."""
+        # The thread of the model needs the interpreter now and then, for a moment. With the 5 ms of Python
+        # itself, each of those moments waits as long behind a busy event loop.
+        sys.setswitchinterval(_SWITCH_S)
         loop = uvloop.new_event_loop()
         asyncio.set_event_loop(loop)
         worker = faust.Worker(
@@ -170,7 +169,7 @@ class Worker:
             self._outgoing,
             Rows(lambda bed: self._table.get(bed.encode()), self._put_row),
             self._clock,
-            fallback=self._fallback,
+            fallback=self._fallback(),
         )
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
         app.agent(topics[COMMANDS], name="commands")(self._take_commands)
@@ -184,6 +183,13 @@ class Worker:
         app.on_before_shutdown.connect(self._on_shutdown, weak=False)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+
+    def _fallback(self) -> str | None:
+        fallbacks = self._session.fallbacks
+        for fallback in fallbacks:
+            metrics.FALLBACKS.labels(fallback.backend).inc()
+        passed_over = "; ".join(f"{fallback.backend}: {fallback.reason}" for fallback in fallbacks)
+        return f"model runs on {self._session.backend}, not on {passed_over}" if passed_over else None
 
     async def _get_bus(self) -> Bus:
         if self._bus is None:
@@ -247,15 +253,14 @@ class Worker:
         while True:
             await self._came.wait()
             self._came.clear()
-            began_ns = self._clock.now_ns()
             while self._waiting:
                 await self._scorer.room()
                 await self._take_waiting()
+                await asyncio.sleep(0)
             self._went.set()
-            await self._clock.sleep_until(began_ns + round(_TOGETHER_S * 1e9))
 
     async def _take_waiting(self) -> None:
-        # All that wait, of partitions whose rings are filled, up to the first one of another.
+        # What waits, of partitions whose rings are filled, up to the first one of another.
         if not self._waiting:
             return
         tp, first = self._waiting[0]
@@ -264,10 +269,10 @@ class Worker:
             await self._refill(tp, first.event.message.offset)
             return
         some: list[tuple[TP, Delivery]] = []
-        while self._waiting and self._waiting[0][0] in self._refilled:
+        while self._waiting and self._waiting[0][0] in self._refilled and len(some) < _TOGETHER:
             tp, delivery = self._waiting.popleft()
             assert delivery.event is not None
-            self._taken[tp] = delivery.event.message.offset
+            self._taken[tp] = (delivery.event.message.offset, delivery.chunk.header.pace > 0)
             some.append((tp, delivery))
         await self._take_all(some)
 
@@ -287,9 +292,9 @@ class Worker:
             # Given away meanwhile.
             return
         self._refilled.add(tp)
-        for at in range(0, len(chunks), _REFILLED_TOGETHER):
+        for at in range(0, len(chunks), _TOGETHER):
             await self._scorer.room()
-            await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _REFILLED_TOGETHER]])
+            await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]])
 
     async def _history(self, partition: int, before: str) -> list[SampleChunk]:
         while True:
@@ -330,15 +335,16 @@ class Worker:
         await (await self._outgoing.audit(audit))
 
     async def _look(self) -> None:
-        # By the server's clock alone: the ids of the newest chunk and of the last one that was taken.
-        taken = dict(self._taken)
+        # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds
+        # that do not come in real time are as far ahead as they may be.
+        taken = {tp: offset for tp, (offset, live) in self._taken.items() if live}
         try:
             ends = await self.app.consumer.highwaters(*taken) if taken else {}
         except RedisError:
-            # Its own message, and the transport's.
+            # The transport waits for the server and says so.
             return
-        behind = [time_of(end - 1) - time_of(taken[tp]) for tp, end in ends.items() if end > taken[tp] + 1]
-        self._scorer.look(max(behind, default=0) / 1000)
+        behind_ms = [time_of(end - 1) - time_of(taken[tp]) for tp, end in ends.items() if end > taken[tp] + 1]
+        self._scorer.look(max(behind_ms, default=0) / 1000)
 
     async def _beat(self) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}"

@@ -20,6 +20,14 @@ from stream.embedded import EmbeddedServer
 _NO_DATA = "BEDSIDE_DATA names no folder of recordings"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def backend() -> Iterator[None]:
+    """Let workers run what the tests compare them with, and not what is fastest here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEDSIDE_BACKEND", "onnxruntime")
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     folder = Path(os.environ.get("BEDSIDE_DATA") or "/nonexistent")

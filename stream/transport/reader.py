@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 # Reads begin at least so far apart. A message that comes alone is read at once; of those that follow each
 # other closely, each would take a call of its own, which costs as much as dealing with the message does.
-_GATHER_S = 0.005
+_GATHER_S = 0.01
 
 
 class Reader:

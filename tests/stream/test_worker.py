@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +355,72 @@ def test_a_worker_that_cannot_do_its_work_ends_loudly(short_tmp: Path, where: st
             worker.kill()
     assert worker.returncode == 1
     assert "RuntimeError: it broke" in said
+
+
+def live_one(chunk: SampleChunk) -> SampleChunk:
+    return SampleChunk(chunk.header.model_copy(update={"pace": 1.0}), chunk.samples)
+
+
+# A worker like any other, but that its model takes 40 ms a window: enough for 25 windows a second.
+_SLOW = """
+import sys, time
+import bedside, stream.scorer
+
+quick = stream.scorer.judge
+
+def slow(session, windows):
+    time.sleep(0.04 * len(windows))
+    return quick(session, windows)
+
+stream.scorer.judge = slow
+sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
+bedside.main()
+"""
+
+
+@pytest.mark.slow
+def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(short_tmp: Path) -> None:
+    # Two windows a second of each of 32 beds.
+    beds = [f"bed-{number}" for number in range(32)]
+    recording = patient(1, "", 40.0)
+    feeds = [[live_one(chunk) for chunk in feed(bed, recording)] for bed in beds]
+    ready = 40  # chunks before the first window
+
+    async def live(bus: Bus) -> None:
+        for number in range(ready, len(feeds[0])):
+            await publish(bus, [chunks[number] for chunks in feeds])
+            await asyncio.sleep(0.2)
+
+    async def main() -> Received:
+        async with await Bus.connect(server.url) as bus:
+            await publish(bus, [chunk for chunks in feeds for chunk in chunks[:ready]])
+            sending = asyncio.ensure_future(live(bus))
+
+            def done(received: Received) -> bool:
+                told = {event.bed for event in received.events if event.message.startswith("worker overl")}
+                thinned = {f.bed for f in received.findings[-400:] if f.window >= 16 and f.window % 2 == 0}
+                return told == thinned == set(beds)
+
+            received = await collect(bus, done)
+            sending.cancel()
+            return received
+
+    with EmbeddedServer(short_tmp) as server:
+        worker = subprocess.Popen([sys.executable, "-c", _SLOW, server.url], stderr=subprocess.DEVNULL)
+        try:
+            received = asyncio.run(main())
+            assert worker.poll() is None
+        finally:
+            worker.kill()
+            worker.wait()
+    overload = [event for event in received.events if event.rule == "overload"]
+    assert {event.message for event in overload} <= {
+        f"worker overloaded: one of {hops} windows is scored" for hops in (2, 4)
+    }
+    # What is scored is whole: no sample was left out.
+    assert all(finding.reason is None for finding in received.findings)
+    for bed in beds:
+        windows = [finding.window for finding in received.findings if finding.bed == bed]
+        assert windows == sorted(set(windows))
+        assert windows[:2] == [0, 1]
+        assert 2 in {later - earlier for earlier, later in pairwise(windows)}
