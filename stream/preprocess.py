@@ -184,14 +184,14 @@ def condition(feeds: Sequence[Conditioner], millivolts: Float64Array) -> list[Re
     signal_runs = np.concatenate([_joined([feed._tail_run for feed in feeds]), runs], axis=1)
     values, missing, keep = _interpolate(signal_, signal_runs, first._ahead, first._step, first._per)
     narrow, seconds = values.astype(np.float32), (missing / first._fs).astype(np.float32)
-    tail, tail_run = signal_[:, keep:], signal_runs[:, keep:]
+    # Copies: views would keep the whole stretch alive.
+    tail, tail_run = signal_[:, keep:].copy(), signal_runs[:, keep:].copy()
 
     done, at = [], 0
     for feed, size in zip(feeds, sizes, strict=True):
-        # Copies of what is carried on: a view would keep the arrays of all feeds alive.
         rows = slice(at, at + size)
-        feed._zi, feed._held, feed._run = zi[:, rows].copy(), held[rows], run[rows]
-        feed._tail, feed._tail_run = tail[rows].copy(), tail_run[rows].copy()
+        feed._zi, feed._held, feed._run = zi[:, rows], held[rows], run[rows]
+        feed._tail, feed._tail_run = tail[rows], tail_run[rows]
         done.append(Resampled(feed.next_out, narrow[rows], seconds[rows]))
         feed.next_in += millivolts.shape[1]
         feed.next_out += values.shape[1]

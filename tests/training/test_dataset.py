@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from models.manifest import FilterSpec, WindowSpec
 from stream.leads import LEADS
-from stream.preprocess import BRIDGE_S, Resampled
-from stream.windows import BedWindow, normalise
+from stream.preprocess import BRIDGE_S
+from stream.windows import BedWindow, Piece, normalise
 from tests.training.conftest import made_up_signal
 from training.dataset import Crops, CropSource, WindowSet, grid_windows, normalise_windows
 from training.recordings import Signal
@@ -117,7 +117,7 @@ def test_many_windows_are_normalised_as_serving_does_one(seed: int) -> None:
         for found, expected in zip(normalise_windows(values, None, spec), (x, mask, counted), strict=True):
             np.testing.assert_array_equal(found, expected)
     for at in range(len(values)):
-        (window,) = normalise([Resampled(0, values[at], missing[at])], np.arange(3), 3, spec)
+        (window,) = normalise([Piece(0, values[at], missing[at])], np.arange(3), 3, spec)
         np.testing.assert_array_equal(x[at], window.x)
         np.testing.assert_array_equal(mask[at], window.mask)
         np.testing.assert_array_equal(counted[at], window.counted)
