@@ -119,7 +119,7 @@ class Scorer:
         self._outgoing = outgoing
         self._rows = rows
         self._clock = clock
-        self._batch: MicroBatch[_Item] = MicroBatch(session.manifest.max_batch, _BATCH_WAIT_NS)
+        self._batch: MicroBatch[_Item] = MicroBatch(session.max_batch, _BATCH_WAIT_NS)
         self._arrived = asyncio.Event()
         self._published = asyncio.Event()
         self._in_model: asyncio.Queue[tuple[list[_Item], asyncio.Future[_Judged]]] = asyncio.Queue(
@@ -148,7 +148,7 @@ class Scorer:
 
     async def room(self) -> None:
         """Return when the worker may take more chunks."""
-        while len(self._batch) > _BATCHES_WAITING * self._session.manifest.max_batch:
+        while len(self._batch) > _BATCHES_WAITING * self._session.max_batch:
             await self._next_published()
 
     async def ready_for(self, delivery: Delivery) -> None:
