@@ -73,18 +73,21 @@ class RestoringSession:
         self.precision = session.precision
         self.max_batch = session.max_batch
         self.fallbacks = session.fallbacks
-        self._session = session
         self._run = restoring(session.run)
+        # Not the memory of the session within, which its runs overwrite.
+        leads, samples = len(self.manifest.leads), self.manifest.window.samples
+        self._x = np.zeros((self.max_batch, leads, samples), np.float32)
+        self._mask = np.zeros((self.max_batch, leads), np.float32)
 
     def inputs(self, n: int) -> tuple[FloatArray, FloatArray]:
-        """Return the input of the session within."""
-        return self._session.inputs(n)
+        """Return the session's own input for a batch of `n` windows."""
+        if not 1 <= n <= self.max_batch:
+            raise ValueError(f"no room for {n} windows: 1 to {self.max_batch}")
+        return self._x[:n], self._mask[:n]
 
     def run_filled(self, n: int, wanted: Collection[str] | None = None) -> dict[str, FloatArray]:
         """Run the network on the first `n` windows of the input, and for each lead without it."""
-        x, mask = self.inputs(n)
-        # The runs within use the same memory.
-        return self.run(x.copy(), mask.copy(), wanted)
+        return self.run(*self.inputs(n), wanted)
 
     def run(
         self, x: FloatArray, mask: FloatArray, wanted: Collection[str] | None = None

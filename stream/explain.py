@@ -88,12 +88,13 @@ def explain(manifest: Manifest, pending: Pending, verdict: Verdict) -> Explanati
     manifest : Manifest
     pending : Pending
     verdict : Verdict
-        Of that window.
+        Of that window, with its arrays.
 
     Returns
     -------
     Explanation
     """
+    assert verdict.reconstruction is not None
     window = pending.window
     present = window.mask != 0
     scale, mean = window.scale[present, np.newaxis], window.mean[present, np.newaxis]

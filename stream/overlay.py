@@ -172,7 +172,7 @@ class Overlay:
     def add(self, pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
         """Take a window: the `on_window` of `stream.offline.analyse`."""
         window = pending.window
-        if verdict is None or finding.score is None:
+        if verdict is None or verdict.reconstruction is None or finding.score is None:
             return
         present = np.flatnonzero(window.mask[self._rows])
         rows = self._rows[present]

@@ -247,12 +247,15 @@ class Scorer:
         while True:
             await self._batch_due()
             items = self._batch.take()
-            windows = [item.pending.window for item in items if item.pending is not None]
-            await self._in_model.put((items, loop.run_in_executor(self._executor, self._judge, windows)))
+            pending = [item.pending for item in items if item.pending is not None]
+            windows = [one.window for one in pending]
+            explained = {place for place, one in enumerate(pending) if self._explained(one.moment.bed)}
+            judged = loop.run_in_executor(self._executor, self._judge, windows, explained)
+            await self._in_model.put((items, judged))
 
-    def _judge(self, windows: list[Window]) -> _Judged:
+    def _judge(self, windows: list[Window], explained: set[int]) -> _Judged:
         begun_ns = self._clock.now_ns()
-        verdicts = judge(self._session, windows)
+        verdicts = judge(self._session, windows, explained)
         return _Judged(verdicts, begun_ns, self._clock.now_ns())
 
     async def _batch_due(self) -> None:
@@ -295,7 +298,7 @@ class Scorer:
                 told += events
                 published.append(pending)
                 self._sends.append(await self._outgoing.finding(finding))
-                if verdict is not None and self._explained(bed):
+                if verdict is not None and verdict.reconstruction is not None:
                     explanation = explain(self._session.manifest, pending, verdict)
                     self._sends.append(await self._outgoing.explanation(explanation))
                 self._changed[bed] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ from models.scoring import score
 from models.session import FloatArray, Session
 from stream.windows import Window
 
-# What a session may return beside the reconstruction: field of a verdict, name of the output.
-_BESIDES = {
+# Field of a verdict, name of the output.
+_ARRAYS = {
+    "reconstruction": "recon_mean",
     "log_variance": "recon_logvar",
     "temporal_attention": "temporal_attention",
     "lead_attention": "lead_attention",
@@ -29,7 +30,7 @@ class Verdict:
         See `models.scoring`; the higher, the less usual.
     lead_scores : dict of str to float
         The leads that took part.
-    reconstruction : numpy.ndarray of float32, shape (leads, samples)
+    reconstruction : numpy.ndarray of float32, shape (leads, samples), or None
         In the normalised units of ``Window.x``.
     log_variance : numpy.ndarray of float32, shape (leads, samples), or None
         Natural logarithm of the variance that the model expects of each point, in the same units squared.
@@ -40,12 +41,12 @@ class Verdict:
 
     Notes
     -----
-    All arrays are views of what the model returned for the whole batch; those that are None it does not have.
+    Arrays are None if the model does not have them, or if nobody asked for them.
     """
 
     score: float
     lead_scores: dict[str, float]
-    reconstruction: FloatArray
+    reconstruction: FloatArray | None = None
     log_variance: FloatArray | None = None
     temporal_attention: FloatArray | None = None
     lead_attention: FloatArray | None = None
@@ -59,7 +60,9 @@ class Verdict:
         return None if self.log_variance is None else np.exp(self.log_variance / 2)
 
 
-def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
+def judge(
+    session: Session, windows: Sequence[Window], explained: Collection[int] | None = None
+) -> list[Verdict | None]:
     """Run the model on a batch of windows.
 
     Blocks while the model runs: call it outside of the event loop.
@@ -69,6 +72,9 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     session : Session
     windows : sequence of Window
         Of any beds.
+    explained : collection of int, optional
+        Places in `windows` of those whose verdicts get the arrays, too. Default all. What nobody looks at is
+        not copied out of the session's memory.
 
     Returns
     -------
@@ -77,22 +83,27 @@ def judge(session: Session, windows: Sequence[Window]) -> list[Verdict | None]:
     """
     verdicts: list[Verdict | None] = [None] * len(windows)
     places = [place for place, window in enumerate(windows) if window.reason is None]
-    if not places:
-        return verdicts
-    x = np.stack([windows[place].x for place in places])
-    mask = np.stack([windows[place].mask for place in places])
-    counted = np.stack([windows[place].counted for place in places])
-    outputs = session.run(x, mask)
-    scores = score(x, outputs, counted, mask, session.manifest.score)
-    leads = session.manifest.leads
-    also = {field: outputs[name] for field, name in _BESIDES.items() if name in outputs}
-    of_windows, of_leads = scores.window.tolist(), scores.lead.tolist()
-    for row, place in enumerate(places):
-        verdicts[place] = Verdict(
-            score=of_windows[row],
-            # NaN, which is not itself, where a lead took no part.
-            lead_scores={lead: s for lead, s in zip(leads, of_leads[row], strict=True) if s == s},
-            reconstruction=outputs["recon_mean"][row],
-            **{field: output[row] for field, output in also.items()},
-        )
+    for at in range(0, len(places), session.max_batch):
+        some = places[at : at + session.max_batch]
+        x, mask = session.inputs(len(some))
+        np.stack([windows[place].x for place in some], out=x)
+        np.stack([windows[place].mask for place in some], out=mask)
+        counted = np.stack([windows[place].counted for place in some])
+        outputs = session.run_filled(len(some))
+        scores = score(x, outputs, counted, mask, session.manifest.score)
+        arrays = {field: outputs[name] for field, name in _ARRAYS.items() if name in outputs}
+        of_windows, of_leads = scores.window.tolist(), scores.lead.tolist()
+        for row, place in enumerate(some):
+            shown = explained is None or place in explained
+            verdicts[place] = Verdict(
+                score=of_windows[row],
+                # NaN, which is not itself, where a lead took no part.
+                lead_scores={
+                    lead: value
+                    for lead, value in zip(session.manifest.leads, of_leads[row], strict=True)
+                    if value == value
+                },
+                # Copies: the next run overwrites the session's memory.
+                **({field: array[row].copy() for field, array in arrays.items()} if shown else {}),
+            )
     return verdicts

@@ -281,6 +281,9 @@ def _normalised(pushes: Sequence[Push], pieces: list[list[Piece]]) -> list[list[
             for (place, piece), window in zip(some, made, strict=True):
                 pushes[place].bed._place(window, piece)
                 windows[place].append(window)
+    for of_bed in windows:
+        # Those with gaps came after those without.
+        of_bed.sort(key=lambda window: window.index)
     return windows
 
 

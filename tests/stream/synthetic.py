@@ -62,10 +62,19 @@ class StandIn:
 
     backend = "stand-in"
     precision = "fp32"
+    max_batch = 64
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.batches: list[int] = []
+        shape = (self.max_batch, len(manifest.leads), manifest.window.samples)
+        self._x, self._mask = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
+
+    def inputs(self, n: int) -> tuple[FloatArray, FloatArray]:
+        return self._x[:n], self._mask[:n]
+
+    def run_filled(self, n: int) -> dict[str, FloatArray]:
+        return self.run(*self.inputs(n))
 
     def run(self, x: FloatArray, mask: FloatArray) -> dict[str, FloatArray]:
         self.batches.append(len(x))

@@ -72,7 +72,7 @@ def test_a_lead_for_which_the_model_returns_no_number_took_no_part() -> None:
     assert tuple(good.lead_scores) == LEADS
 
 
-def test_what_else_the_model_says_comes_along_uncopied() -> None:
+def test_what_else_the_model_says_comes_along() -> None:
     returned: dict[str, FloatArray] = {}
 
     class Talkative(StandIn):
@@ -92,7 +92,6 @@ def test_what_else_the_model_says_comes_along_uncopied() -> None:
             ("lead_attention", verdict.lead_attention),
         ):
             np.testing.assert_array_equal(found, returned[name][row])
-            assert np.shares_memory(found, returned[name])
         np.testing.assert_allclose(
             np.square(verdict.spread), np.exp(returned["recon_logvar"][row]), rtol=1e-5
         )
@@ -118,3 +117,26 @@ def test_the_shipped_model_judges_a_window_alike_in_any_batch(shipped: Session) 
         assert set(verdict.lead_scores) == {
             lead for lead, here in zip(shipped.manifest.leads, window.mask, strict=True) if here
         }
+
+
+def test_what_nobody_looks_at_is_not_kept_and_what_is_kept_stays() -> None:
+    session, windows = StandIn(small_manifest()), windows_of()
+    whole = judge(session, windows)
+    some = judge(session, windows, explained={1})
+    assert [verdict.score for verdict in some] == [verdict.score for verdict in whole]
+    assert [verdict.lead_scores for verdict in some] == [verdict.lead_scores for verdict in whole]
+    assert [verdict.reconstruction is None for verdict in some[:3]] == [True, False, True]
+    # The session's memory is another window's by now.
+    judge(session, windows[::-1], explained=())
+    np.testing.assert_array_equal(some[1].reconstruction, whole[1].reconstruction)
+
+
+def test_more_windows_than_a_session_takes_at_once_are_judged_in_pieces() -> None:
+    class Small(StandIn):
+        max_batch = 2
+
+    windows = windows_of()
+    small, large = Small(small_manifest()), StandIn(small_manifest())
+    found, wanted = judge(small, windows), judge(large, windows)
+    assert [verdict.score for verdict in found] == [verdict.score for verdict in wanted]
+    assert max(small.batches) == 2

@@ -188,7 +188,7 @@ class _Gathered:
         return f"{seconds:.1f} s is shorter than one window of the model ({manifest.window.seconds:g} s)"
 
     def _settle(self) -> None:
-        verdicts = judge(self._session, [window for _, _, window in self._waiting])
+        verdicts = judge(self._session, [window for _, _, window in self._waiting], explained=())
         for (row, number, _), verdict in zip(self._waiting, verdicts, strict=True):
             # Windows with a reason, which have no verdict, were left out before.
             if verdict is None:
