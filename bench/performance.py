@@ -200,7 +200,11 @@ def _transport(folder: Path) -> list[str]:
 
 def _goals(found: dict[str, Results]) -> list[str]:
     # What the project set out to reach on two cores, and what the results say.
-    plain = [run for _, run in found["latency"] if run["beds"] == _GOAL_BEDS and _usual(run, _DEFAULT)]
+    plain = [
+        run
+        for _, run in found["latency"]
+        if run["beds"] == _GOAL_BEDS and run["workers"] == 1 and _of(run, _DEFAULT)
+    ]
     run = plain[0] if plain else None
 
     def stage(name: str, field: str) -> float | None:
@@ -240,16 +244,13 @@ def _goal(what: str, wanted: str, measured: float | None, bound: float) -> list[
     if measured is None:
         return [what, wanted, "not measured yet", "–"]
     reached = measured <= bound if bound > 0 else measured >= -bound
-    return [what, wanted, number(measured), "yes" if reached else "no"]
+    shown = number(measured) if isinstance(measured, float) else str(measured)
+    return [what, wanted, shown, "yes" if reached else "no"]
 
 
 def _of(result: dict[str, Any], model: str) -> bool:
-    # Of one worker on a machine of two cores.
+    # On a machine of two cores, with as many workers as were asked for.
     return result["model"] == model and result["machine"]["cores"] == 2 and result["machine"]["gpu"] is None
-
-
-def _usual(result: dict[str, Any], model: str) -> bool:
-    return _of(result, model) and not result["worker_options"] and result["workers"] == 1
 
 
 def _from_gemm(runs: Results) -> float | None:
