@@ -357,20 +357,29 @@ def test_a_worker_that_cannot_do_its_work_ends_loudly(short_tmp: Path, where: st
     assert "RuntimeError: it broke" in said
 
 
+def hops(received: Received, bed: str) -> set[int]:
+    windows = [finding.window for finding in received.findings if finding.bed == bed]
+    return {later - earlier for earlier, later in pairwise(windows)}
+
+
+def stamped(chunk: SampleChunk, ingest_ns: int) -> SampleChunk:
+    return SampleChunk(chunk.header.model_copy(update={"ingest_ns": ingest_ns}), chunk.samples)
+
+
 def live_one(chunk: SampleChunk) -> SampleChunk:
     return SampleChunk(chunk.header.model_copy(update={"pace": 1.0}), chunk.samples)
 
 
-# A worker like any other, but that its model takes 40 ms a window: enough for 25 windows a second.
+# A worker like any other, but that its model takes 60 ms a window: enough for 16 windows a second.
 _SLOW = """
 import sys, time
 import bedside, stream.scorer
 
 quick = stream.scorer.judge
 
-def slow(session, windows):
-    time.sleep(0.04 * len(windows))
-    return quick(session, windows)
+def slow(session, windows, explained):
+    time.sleep(0.06 * len(windows))
+    return quick(session, windows, explained)
 
 stream.scorer.judge = slow
 sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
@@ -388,7 +397,10 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
 
     async def live(bus: Bus) -> None:
         for number in range(ready, len(feeds[0])):
-            await publish(bus, [chunks[number] for chunks in feeds])
+            # All beds in one round trip: the load must not wait for the machine.
+            now_ns = SystemClock().now_ns()
+            chunks = [stamped(chunks[number], now_ns) for chunks in feeds]
+            await bus.publish_many(topics.SAMPLES, [(c.header.bed.encode(), c.encode()) for c in chunks])
             await asyncio.sleep(0.2)
 
     async def main() -> Received:
@@ -398,8 +410,7 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
 
             def done(received: Received) -> bool:
                 told = {event.bed for event in received.events if event.message.startswith("worker overl")}
-                thinned = {f.bed for f in received.findings[-400:] if f.window >= 16 and f.window % 2 == 0}
-                return told == thinned == set(beds)
+                return told == set(beds) and all(hops(received, bed) - {1} for bed in beds)
 
             received = await collect(bus, done)
             sending.cancel()
@@ -420,7 +431,5 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
     # What is scored is whole: no sample was left out.
     assert all(finding.reason is None for finding in received.findings)
     for bed in beds:
-        windows = [finding.window for finding in received.findings if finding.bed == bed]
-        assert windows == sorted(set(windows))
-        assert windows[:2] == [0, 1]
-        assert 2 in {later - earlier for earlier, later in pairwise(windows)}
+        # In order, at first all of them, then every other or fourth.
+        assert {1} < hops(received, bed) <= {1, 2, 3, 4}
