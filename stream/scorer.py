@@ -122,6 +122,8 @@ class Scorer:
         self._batch: MicroBatch[_Item] = MicroBatch(session.max_batch, _BATCH_WAIT_NS)
         self._arrived = asyncio.Event()
         self._published = asyncio.Event()
+        # Batches that the model has not answered yet.
+        self._unanswered = 0
         self._in_model: asyncio.Queue[tuple[list[_Item], asyncio.Future[_Judged]]] = asyncio.Queue(
             _BATCHES_READY
         )
@@ -251,7 +253,13 @@ class Scorer:
             windows = [one.window for one in pending]
             explained = {place for place, one in enumerate(pending) if self._explained(one.moment.bed)}
             judged = loop.run_in_executor(self._executor, self._judge, windows, explained)
+            self._unanswered += 1
+            judged.add_done_callback(self._answered)
             await self._in_model.put((items, judged))
+
+    def _answered(self, _: asyncio.Future[_Judged]) -> None:
+        self._unanswered -= 1
+        self._arrived.set()
 
     def _judge(self, windows: list[Window], explained: set[int]) -> _Judged:
         begun_ns = self._clock.now_ns()
@@ -259,8 +267,9 @@ class Scorer:
         return _Judged(verdicts, begun_ns, self._clock.now_ns())
 
     async def _batch_due(self) -> None:
+        # An idle model waits for nobody: what comes while it is at work makes the next batch.
         while True:
-            due_ns = self._batch.due_ns()
+            due_ns = self._batch.due_ns() if self._unanswered or not len(self._batch) else 0
             wait_ns = None if due_ns is None else due_ns - self._clock.now_ns()
             if wait_ns is not None and wait_ns <= 0:
                 return
