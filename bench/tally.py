@@ -12,7 +12,7 @@ from ingest.publisher import Publisher
 from models.manifest import WindowSpec
 from stream.bus import Bus
 from stream.clock import Clock, SystemClock
-from stream.contract import AlarmEvent, Finding, Presence, SampleChunk
+from stream.contract import AlarmEvent, Finding, SampleChunk
 from stream.topics import ALARMS, FINDINGS
 
 # The resampler looks this many source samples ahead, so that the last ones make no window yet.
@@ -117,7 +117,7 @@ class Tally:
     @property
     def raised(self) -> list[AlarmEvent]:
         """The alarms raised so far."""
-        return [event for event in self.alarms if event.presence is Presence.ON]
+        return [event for event in self.alarms if not event.number]
 
     def lost(self, sent: Sent, spec: WindowSpec) -> int:
         """Return how many windows of what has been sent have no finding (yet).

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from monitor.playout import Playout
 from monitor.ring import SampleRing
-from stream.alarms import UNSCORED_S
+from stream.alarms.conditions import UNSCORED_S
 from stream.contract import (
     AlarmEvent,
     AlarmKind,
@@ -271,10 +271,9 @@ class Ward:
         if event.event in self._seen:
             return
         _remember(self._seen, event.event, None)
-        number = transition_number(event)
-        if number <= self._transitions.get(event.alarm, -1):
+        if event.number <= self._transitions.get(event.alarm, -1):
             return
-        _remember(self._transitions, event.alarm, number)
+        _remember(self._transitions, event.alarm, event.number)
         ended = event.presence is Presence.OFF
         bed = self.beds.get(event.bed) if ended else self._bed(event.bed)
         if bed is None:
@@ -355,12 +354,6 @@ class Ward:
         )
         self.revision += 1
         return bed.feed
-
-
-def transition_number(event: AlarmEvent) -> int:
-    """Return the number at the end of an event's id: 0 raise, 1, 2 … for what followed."""
-    number = event.event.rpartition("-")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 def _remember(memory: OrderedDict[str, _T], key: str, value: _T) -> None:

@@ -270,9 +270,19 @@ class AlarmEvent(_Message):
     """Device time of this transition, ns."""
     score: float | None = None
     message: str
+    escalation: int = 0
+    """Rises when the alarm is told again because nobody acknowledged it in time."""
+    who: str = ""
+    """Who acknowledged or paused it, where somebody did."""
     snapshot: str | None = None
     ingest_ns: int
     """Ingest time of the chunk that brought this transition about, for measuring the delay of delivery."""
+
+    @property
+    def number(self) -> int:
+        """Number of the transition: 0 for the raise, 1, 2 … for what followed."""
+        number = self.event.rpartition("-")[2]
+        return int(number) if number.isdecimal() else 0
 
 
 class ExplanationHeader(_Message):

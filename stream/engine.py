@@ -11,39 +11,51 @@ The order of calls for a bed: `accept` each chunk as it comes; give every window
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from models.manifest import Manifest
-from stream.alarms import (
+from stream.alarms.conditions import (
+    ANOMALY,
+    CLOCK_SKEW,
+    CONDITIONS,
+    CONFIRM_PATIENT,
     FALLBACK,
+    FEED_LOST,
+    FEED_LOST_S,
+    MODEL_FAILED,
+    NOT_SCORED,
     OVERLOAD,
     UNSCORED_S,
-    BedState,
-    Moment,
-    end_all,
-    judge_service,
-    judge_silence,
-    judge_window,
+    Condition,
 )
+from stream.alarms.evidence import judge_silence, judge_window
+from stream.alarms.machine import Seen, end_all, observe, pass_time
+from stream.alarms.operator import Answer, Case, RefusedError, obey
+from stream.alarms.state import BedState, Moment
 from stream.contract import (
     AlarmEvent,
+    Command,
+    CommandKind,
     Finding,
     MalformedMessageError,
     SampleChunk,
     Stamps,
     to_millivolts,
 )
+from stream.skew import SKEW_S, SkewMeter
 from stream.verdict import Verdict
 from stream.windows import BedWindow, Push, Window, push_together
 
 # A publisher that retries can bring chunks of the session before the current one; three are more than
 # one outage brings.
 _FORMER_SESSIONS = 3
-# Chunks come every 50 to 500 ms: only a feed silent for longer than this is measured by the clock, so
-# that the verdict does not depend on when in between the clock ticked.
-_SILENT_S = 2.0
+# Window scores that are kept of a bed, for a baseline: ten minutes.
+_SCORES_S = 600.0
+# What windows decide, and so what is looked at when one has been judged.
+_BY_WINDOW = (ANOMALY, NOT_SCORED, MODEL_FAILED)
 
 
 @dataclass(slots=True)
@@ -118,6 +130,9 @@ class _Bed:
     moment: Moment
     heard_ns: int
     opening: int
+    skew: SkewMeter
+    scores: deque[float]
+    """Of the newest windows."""
     pending: int = 0
     newest: int | None = None
     """Number of the last window that was handed out."""
@@ -264,6 +279,10 @@ class Engine:
                 # Left to itself such a feed would be heard, never scored and never reported.
                 raise MalformedMessageError("n0: runs back although seq goes on")
             accepted.missing = max(0, header.n0 - bed.windows.next_in)
+            if header.pace and accepted.missing > FEED_LOST_S * header.fs:
+                # The clock had no time to tick in between: the same alarm as if it had.
+                at = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
+                accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.windows.next_in))
         else:
             known = bed.state if bed is not None else self._restored.get(header.bed)
             if known is not None and header.session in known.former:
@@ -309,11 +328,15 @@ class Engine:
             bed.pending += len(accepted.windows)
             bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
             state.ended = header.last
-            accepted.events += judge_service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
-            accepted.events += judge_service(state, FALLBACK, bed.moment, self._fallback)
+            accepted.events += observe(state, FEED_LOST, bed.moment, Seen(False, message="the feed is back"))
+            accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
+            accepted.events += _service(state, FALLBACK, bed.moment, self._fallback)
+            accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed, chunk))
             accepted.events += self._end_of_feed(bed)
 
-    def conclude(self, pending: Pending, verdict: Verdict | None) -> tuple[Finding, list[AlarmEvent]] | None:
+    def conclude(
+        self, pending: Pending, verdict: Verdict | None, failure: str | None = None
+    ) -> tuple[Finding, list[AlarmEvent]] | None:
         """Take the model's verdict on a window.
 
         Parameters
@@ -321,7 +344,9 @@ class Engine:
         pending : Pending
             As `accept` returned it; the windows of a bed in their order.
         verdict : Verdict or None
-            None for a window that cannot be scored (it has a `reason`).
+            None for a window that cannot be scored (it has a `reason`), or for which the model failed.
+        failure : str, optional
+            How the model failed.
 
         Returns
         -------
@@ -334,13 +359,23 @@ class Engine:
             return None
         bed.pending -= 1
         state, window, moment = bed.state, pending.window, pending.moment
+        if window.index < state.next_window:
+            # Reaches back to the patient before: discharged while it was under way.
+            return None
         reason = window.reason
         if verdict is not None and not math.isfinite(verdict.score):
             verdict, reason = None, "the model gave no number"
+        if failure is not None and reason is None:
+            verdict, reason = None, "model failed"
         state.next_window = window.index + 1
-        over = verdict is not None and verdict.score > self._thresholds.window
+        threshold = self._threshold(state)
+        over = verdict is not None and verdict.score > threshold
+        events = []
+        if verdict is not None or reason == "model failed":
+            events += _service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failure else None)
         if verdict is not None:
-            events = judge_window(
+            bed.scores.append(verdict.score)
+            events += judge_window(
                 state,
                 self.manifest.alarm,
                 moment,
@@ -351,7 +386,8 @@ class Engine:
                 score=verdict.score,
             )
         else:
-            events = judge_silence(state, moment, reason or "")
+            events += judge_silence(state, moment, reason or "")
+        events += pass_time(state, moment, _BY_WINDOW)
         finding = Finding(
             bed=moment.bed,
             session=pending.session,
@@ -362,7 +398,7 @@ class Engine:
             t_start=pending.t_start,
             t_end=moment.t,
             score=verdict.score if verdict else None,
-            threshold=self._thresholds.window,
+            threshold=threshold,
             percentile=self._thresholds.percentile(verdict.score) if verdict else None,
             lead_scores=verdict.lead_scores if verdict else {},
             anomalous=over,
@@ -393,13 +429,60 @@ class Engine:
         events: list[AlarmEvent] = []
         for bed in self._beds.values():
             silent_s = (now_ns - bed.heard_ns) / 1e9
-            if bed.state.ended or bed.pace == 0 or bed.pending or silent_s <= _SILENT_S:
+            # Chunks come every 50 to 500 ms: only a feed silent for longer is measured by the clock, so
+            # that the verdict does not depend on when in between the clock ticked.
+            if bed.state.ended or bed.pace == 0 or silent_s <= FEED_LOST_S:
                 continue
             # How far the feed would be by now.
             sample = bed.moment.sample + round(silent_s * bed.pace * bed.fs)
             moment = replace(bed.moment, sample=sample, t=bed.moment.time_of(sample))
-            events += judge_silence(bed.state, moment, "no signal")
+            events += observe(bed.state, FEED_LOST, moment, _lost(bed.moment.sample))
+            if not bed.pending:
+                events += judge_silence(bed.state, moment, "no signal")
+            events += pass_time(bed.state, moment, CONDITIONS.values())
         return events
+
+    def obey(self, command: Command) -> Answer:
+        """Do what an operator asks of a bed.
+
+        Parameters
+        ----------
+        command : Command
+
+        Returns
+        -------
+        Answer
+
+        Raises
+        ------
+        RefusedError
+            If it cannot be done; nothing has changed then.
+        """
+        bed = self._beds.get(command.bed)
+        if bed is None:
+            raise RefusedError(f"bed {command.bed} has not been heard")
+        spec = self.manifest.window
+        case = Case(
+            bed.state,
+            bed.moment,
+            bed.scores,
+            len(bed.scores) * spec.hop / spec.fs,
+            self._thresholds,
+            _check_limits,
+        )
+        answer = obey(case, command)
+        another = command.kind is CommandKind.ADMIT and command.value is None
+        if another or command.kind is CommandKind.DISCHARGE:
+            # Nothing of one patient is held against the next.
+            bed.scores.clear()
+            bed.state.history = []
+            bed.state.scored_to = bed.moment.sample
+            bed.state.next_window = bed.windows.first_from(bed.moment.sample)
+        return answer
+
+    def _threshold(self, state: BedState) -> float:
+        own = state.stay.threshold if state.confirmed else None
+        return self._thresholds.window if own is None else own
 
     def _open(self, chunk: SampleChunk, known: BedState | None, dequeued_ns: int, accepted: Accepted) -> _Bed:
         # Start on a session: anew, or where the state of another worker says.
@@ -423,6 +506,10 @@ class Engine:
                 accepted.events += end_all(known, moment, "a new feed began")
                 former = [*known.former, known.session][-_FORMER_SESSIONS:]
             state = BedState(session=header.session, scored_to=header.n0, former=former)
+            if known is not None:
+                state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
+                asks = "another device: confirm that the patient is the same" if not state.confirmed else None
+                accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
         bed = _Bed(
             state,
             windows,
@@ -433,6 +520,8 @@ class Engine:
             moment,
             heard_ns=dequeued_ns,
             opening=next(self._openings),
+            skew=SkewMeter(),
+            scores=deque(maxlen=round(_SCORES_S * model.window.fs / model.window.hop)),
         )
         self._beds[header.bed] = bed
         self._restored.pop(header.bed, None)
@@ -443,3 +532,30 @@ class Engine:
         if not bed.state.ended or bed.pending:
             return []
         return end_all(bed.state, bed.moment, "the feed ended")
+
+
+def _service(state: BedState, condition: Condition, moment: Moment, message: str | None) -> list[AlarmEvent]:
+    # A condition of the system itself lasts while it has something to say.
+    seen = Seen(False, message="over") if message is None else Seen(True, moment.sample, message)
+    return observe(state, condition, moment, seen)
+
+
+def _lost(since: int) -> Seen:
+    return Seen(True, since, f"feed lost: silent for more than {FEED_LOST_S:g} s")
+
+
+def _skewed(bed: _Bed, chunk: SampleChunk) -> str | None:
+    header = chunk.header
+    if header.pace != 1:
+        # Only a feed in real time has two clocks to compare.
+        return None
+    skew_s = bed.skew.add(header.ingest_ns, chunk.time_of(chunk.end))
+    if abs(skew_s) <= SKEW_S:
+        return None
+    return f"device clock {'behind' if skew_s > 0 else 'ahead'} by {abs(skew_s):.0f} s since the feed began"
+
+
+def _check_limits(limits: Mapping[str, float]) -> None:
+    # Until there are limits: none can be set.
+    if limits:
+        raise ValueError(f"{', '.join(limits)}: no such limit")

@@ -28,6 +28,7 @@ SHEDDING = Gauge(
     "bedside_shedding_step", "What the worker leaves out: 0 nothing, 1 explanations, from 2 on windows, too"
 )
 FALLBACKS = Counter("bedside_backend_fallbacks", "Backends that could not be used", ["backend"])
+MODEL_FAILURES = Counter("bedside_model_failures", "Batches on which the model failed")
 LAG = Gauge("bedside_lag_seconds", "Age of the chunk taken last, by its ingest time")
 BATCH = Histogram(
     "bedside_batch_windows", "Windows in one run of the model", buckets=(1, 2, 4, 8, 16, 32, 64, 128)

@@ -215,7 +215,7 @@ def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
     results: dict[str, AlarmResult] = {}
     for event in events:
         at_s = (event.since - first.t0) / 1e9
-        if event.presence is Presence.ON:
+        if not event.number:
             results[event.alarm] = AlarmResult(
                 alarm=event.alarm,
                 kind=event.kind,

@@ -8,6 +8,7 @@ at intervals; only then are the chunks behind it done.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,10 +19,11 @@ from faust.types import EventT
 
 from models.session import Session
 from stream import metrics
-from stream.alarms import BedState
+from stream.alarms.operator import Answer
+from stream.alarms.state import BedState
 from stream.batching import MicroBatch
 from stream.clock import Clock
-from stream.contract import AlarmEvent, MalformedMessageError, SampleChunk
+from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleChunk
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.explain import explain
 from stream.outgoing import Outgoing
@@ -29,10 +31,14 @@ from stream.shedding import Shedding
 from stream.verdict import Verdict, judge
 from stream.windows import Window
 
+log = logging.getLogger(__name__)
+
 # The longest that a window waits for others to share a run of the model.
 _BATCH_WAIT_NS = 10_000_000
 # So many batches may wait before the worker stops taking chunks and lets the stream hold them.
 _BATCHES_WAITING = 4
+# Ticks come each second.
+_STALLED_NS = 2_500_000_000
 # Batches that lie ready for the model, so that it never waits for a busy event loop to hand it the next.
 _BATCHES_READY = 1
 
@@ -72,6 +78,8 @@ class _Item:
 @dataclass(frozen=True, slots=True)
 class _Judged:
     verdicts: list[Verdict | None]
+    failure: str | None
+    """How the model failed, if it did."""
     begun_ns: int
     inferred_ns: int
 
@@ -133,6 +141,7 @@ class Scorer:
         # One thread: a session serves one caller at a time, and the order within a bed is kept.
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._watched_until: dict[str, int] = {}
+        self._ticked_ns = clock.now_ns()
         # Since the last checkpoint.
         self._changed: dict[str, None] = {}
         self._sends: list[Awaitable[Any]] = []
@@ -262,9 +271,17 @@ class Scorer:
         self._arrived.set()
 
     def _judge(self, windows: list[Window], explained: set[int]) -> _Judged:
-        begun_ns = self._clock.now_ns()
-        verdicts = judge(self._session, windows, explained)
-        return _Judged(verdicts, begun_ns, self._clock.now_ns())
+        begun_ns, failure = self._clock.now_ns(), None
+        verdicts: list[Verdict | None]
+        try:
+            verdicts = judge(self._session, windows, explained)
+        except Exception as error:
+            # Out of memory, a driver that is gone: whatever it is, heart rate and signal go on being watched,
+            # every bed says that its model does not, and the next batch is another attempt.
+            log.exception("the model failed on %d windows", len(windows))
+            metrics.MODEL_FAILURES.inc()
+            verdicts, failure = [None] * len(windows), " ".join(str(error).split()) or type(error).__name__
+        return _Judged(verdicts, failure, begun_ns, self._clock.now_ns())
 
     async def _batch_due(self) -> None:
         # An idle model waits for nobody: what comes while it is at work makes the next batch.
@@ -299,7 +316,7 @@ class Scorer:
                 bed, verdict = pending.moment.bed, next(verdicts)
                 pending.begun_ns, pending.inferred_ns = judged.begun_ns, judged.inferred_ns
                 pending.published_ns = self._clock.now_ns()
-                concluded = self.engine.conclude(pending, verdict)
+                concluded = self.engine.conclude(pending, verdict, judged.failure)
                 if concluded is None:
                     # The bed was given away meanwhile: its chunk comes again, to whoever has it now.
                     continue
@@ -348,12 +365,27 @@ class Scorer:
         for delivery in done:
             delivery.ack()
 
+    # -- the operator
+
+    async def obey(self, command: Command) -> Answer:
+        """Do what an operator asks; see `stream.engine.Engine.obey`."""
+        async with self._writing:
+            answer = self.engine.obey(command)
+            await self._tell(answer.events)
+            self._keep(command.bed)
+        return answer
+
     # -- the clock
 
     async def tick(self) -> None:
         """Look at the beds that have fallen silent."""
+        now_ns = self._clock.now_ns()
+        stalled, self._ticked_ns = now_ns - self._ticked_ns > _STALLED_NS, now_ns
+        if stalled:
+            # It was this worker that heard nothing: what came meanwhile has not been taken yet.
+            return
         async with self._writing:
-            await self._tell(self.engine.tick(self._clock.now_ns()))
+            await self._tell(self.engine.tick(now_ns))
 
     def look(self, behind_s: float) -> None:
         """Take note of how far the worker is behind the newest samples, in seconds."""

@@ -154,6 +154,10 @@ class BedWindow:
         """Return the source sample after the last one of a window of the grid."""
         return self._conditioner.source_index(window * self._spec.hop + self._spec.samples)
 
+    def first_from(self, sample: int) -> int:
+        """Return the number of the first window of the grid that begins at or after a source sample."""
+        return -(-self._conditioner.first_out_from(sample) // self._spec.hop)
+
     def push(self, n0: int, millivolts: Float64Array) -> Iterator[Window]:
         """Take samples from index `n0` on and yield the windows that they complete, in order.
 

@@ -28,6 +28,7 @@ from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import metrics
+from stream.alarms.operator import RefusedError
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.contract import Audit, Command, CommandKind, MalformedMessageError, SampleChunk
@@ -332,15 +333,20 @@ class Worker:
                 seconds = min(float(command.value), _WATCH_LIMIT_S)
                 self._scorer.watch(command.bed, now_ns + round(seconds * 1e9))
             return
-        why = "expired" if now_ns > command.expires else "not supported by this worker"
+        done, message = False, "expired"
+        if now_ns <= command.expires:
+            try:
+                done, message = True, (await self._scorer.obey(command)).message
+            except RefusedError as error:
+                message = str(error)
         audit = Audit(
             command=command.id,
             bed=command.bed,
             kind=command.kind,
             who=command.who,
             at=now_ns,
-            done=False,
-            message=why,
+            done=done,
+            message=message,
         )
         await (await self._outgoing.audit(audit))
 

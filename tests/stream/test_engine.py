@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from models.session import Session
 from stream import refill
-from stream.alarms import BedState
+from stream.alarms.state import BedState
 from stream.bus import Bus, Entry
 from stream.contract import AlarmEvent, Finding, MalformedMessageError, Presence, SampleChunk, Validity
 from stream.engine import Accepted, Engine, Load, Pending
@@ -406,7 +406,7 @@ def test_a_feed_that_goes_on_after_its_last_chunk_is_watched_again() -> None:
     desk = Desk().run(chunks[:10])
     assert desk.engine.tick(T0 + 100 * SECOND_NS) == []
     desk.run(chunks[10:])
-    assert [event.rule for event in desk.engine.tick(T0 + 100 * SECOND_NS)] == ["not-scored"]
+    assert [event.rule for event in desk.engine.tick(T0 + 100 * SECOND_NS)] == ["feed-lost", "not-scored"]
 
 
 def test_what_was_handed_over_stays_as_it_was() -> None:
@@ -488,6 +488,13 @@ def heard(desk: Desk) -> int:
 def test_a_feed_that_falls_silent_is_reported_after_ten_of_its_seconds(pace: float, after_s: float) -> None:
     desk = silent_desk(pace)
     now = heard(desk)
+    assert desk.engine.tick(now + 2 * SECOND_NS) == []
+    (event,) = desk.engine.tick(now + round(2.01 * SECOND_NS))
+    assert (event.rule, event.onset, event.message) == (
+        "feed-lost",
+        1500,
+        "feed lost: silent for more than 2 s",
+    )
     assert desk.engine.tick(now + round((after_s - 0.01) * SECOND_NS)) == []
     (event,) = desk.engine.tick(now + round((after_s + 0.01) * SECOND_NS))
     assert (event.rule, event.onset, event.message) == ("not-scored", 1500, "not scored: no signal")
@@ -503,8 +510,15 @@ def test_silence_is_named_by_the_clock_and_by_the_feed_alike() -> None:
     ticked.publish("bed-1", ticked.engine.tick(T0 + 17 * SECOND_NS))
     ticked.run(chunks[12:])
     untouched = Desk().run(chunks)
-    assert [event.event for event in ticked.events] == [event.event for event in untouched.events]
-    assert ticked.log() == [("not-scored", Presence.ON), ("not-scored", Presence.OFF)]
+    for rule in ("feed-lost", "not-scored"):
+        named = [[e.event for e in desk.events if e.rule == rule] for desk in (ticked, untouched)]
+        assert named[0] == named[1]
+    assert ticked.log() == [
+        ("feed-lost", Presence.ON),
+        ("not-scored", Presence.ON),
+        ("feed-lost", Presence.OFF),
+        ("not-scored", Presence.OFF),
+    ]
 
 
 def test_a_feed_that_is_heard_is_not_measured_by_the_clock() -> None:
@@ -513,7 +527,8 @@ def test_a_feed_that_is_heard_is_not_measured_by_the_clock() -> None:
     x[round(3 * FS) :] = np.nan
     desk = Desk().run(cut(x, pace=1.0)[:25])
     assert desk.engine.tick(T0 + round(14.4 * SECOND_NS)) == []
-    assert len(desk.engine.tick(T0 + round(14.6 * SECOND_NS))) == 1
+    told = [event.rule for event in desk.engine.tick(T0 + round(14.6 * SECOND_NS))]
+    assert told == ["feed-lost", "not-scored"]
 
 
 def test_a_feed_without_a_pace_or_past_its_end_or_in_judgement_is_not_silent() -> None:
@@ -523,16 +538,19 @@ def test_a_feed_without_a_pace_or_past_its_end_or_in_judgement_is_not_silent() -
     desk = Desk()
     for chunk in cut(ecg(6, FS), pace=1.0):
         desk.take(chunk)
-    assert desk.engine.tick(late) == []
+    assert [event.rule for event in desk.engine.tick(late)] == ["feed-lost"]
     desk.conclude(99)
-    assert len(desk.engine.tick(late)) == 1
+    assert "not-scored" in {event.rule for event in desk.engine.tick(late)}
 
 
 def test_a_tick_looks_at_each_bed_by_itself() -> None:
     desk = Desk()
     desk.run(cut(ecg(6, FS), pace=1.0, bed="a"))
     desk.run(cut(ecg(14, FS), pace=1.0, bed="b"))
-    assert [event.bed for event in desk.engine.tick(T0 + 17 * SECOND_NS)] == ["a"]
+    told = [(event.bed, event.rule) for event in desk.engine.tick(T0 + round(15.5 * SECOND_NS))]
+    assert told == [("a", "feed-lost")]
+    told = [(event.bed, event.rule) for event in desk.engine.tick(T0 + 17 * SECOND_NS)]
+    assert told == [("a", "not-scored"), ("b", "feed-lost")]
     assert [event.bed for event in desk.engine.tick(T0 + 25 * SECOND_NS)] == ["b"]
 
 

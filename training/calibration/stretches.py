@@ -24,8 +24,10 @@ from ingest.wfdb_files import record_path
 from models.manifest import AlarmRule, FilterSpec, ScoreSpec, WindowSpec
 from models.scoring import score
 from models.session import Session
-from stream.alarms import ANOMALY, BedState, Moment, judge_window
-from stream.contract import INVALID, Presence, to_lsb
+from stream.alarms.conditions import ANOMALY
+from stream.alarms.evidence import judge_window
+from stream.alarms.state import BedState, Moment
+from stream.contract import INVALID, to_lsb
 from stream.windows import BedWindow, Window
 from training.calibration.statistics import Run
 from training.recordings import Entry
@@ -126,7 +128,7 @@ class StretchScores:
                 over=value > threshold,
                 score=value,
             )
-            raised += sum(e.rule == ANOMALY.rule and e.presence is Presence.ON for e in events)
+            raised += sum(e.rule == ANOMALY.rule and not e.number for e in events)
         return raised
 
 
