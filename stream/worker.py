@@ -28,9 +28,10 @@ from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import metrics
+from stream.audit import AuditLog
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
-from stream.contract import Audit, Command, CommandKind, MalformedMessageError, SampleChunk
+from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
 from stream.outgoing import Outgoing
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
@@ -333,8 +334,9 @@ class Worker:
                 self._scorer.watch(command.bed, now_ns + round(seconds * 1e9))
             return
         why = "expired" if now_ns > command.expires else "not supported by this worker"
-        audit = Audit(
-            command=command.id,
+        audit = AuditLog(await self._get_bus())
+        await audit.append(
+            entry=command.id,
             bed=command.bed,
             kind=command.kind,
             who=command.who,
@@ -342,7 +344,6 @@ class Worker:
             done=False,
             message=why,
         )
-        await (await self._outgoing.audit(audit))
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds
