@@ -127,6 +127,7 @@ _COMMANDS = {
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.commands:alerts",
+    "audit": "stream.audit_commands:audit",
     "models": "models.commands:models",
     "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",

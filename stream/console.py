@@ -36,6 +36,35 @@ fs_option = click.option(
     "--fs", type=float, metavar="HZ", help="Sampling frequency of a .npy file, which does not state it."
 )
 
+json_lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+def since_option(usual: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option that says where in a stream to begin; see `start_of`."""
+    return click.option(
+        "--since",
+        metavar="WHEN",
+        help="From this time on (10m or 2h ago, or ISO 8601), or behind this position (the id of a stream"
+        f" entry). [default: {usual}]",
+    )
+
+
+def start_of(since: str) -> str:
+    """Return the stream id behind which `since` begins.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is no time and no stream id.
+    """
+    from stream.clock import SystemClock
+    from stream.positions import SinceError, after
+
+    try:
+        return after(since, SystemClock().now_ns() // 1_000_000)
+    except SinceError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+
 
 def metrics_option(usual: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option that says where Prometheus finds a process; see `serve_metrics`."""

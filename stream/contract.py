@@ -40,6 +40,7 @@ _NAME: TypeAdapter[str] = TypeAdapter(Name)
 # from them overflows, whatever a source sends.
 Nanoseconds = Annotated[int, Field(ge=0, lt=2**63)]
 SampleIndex = Annotated[int, Field(ge=0, le=2**40)]
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 def is_name(text: str) -> bool:
@@ -371,23 +372,41 @@ class Command(_Message):
     bed: Name
     kind: CommandKind
     value: Any = None
-    """``watch``: seconds for which explanations of the bed are wanted; a display asks again before."""
+    """``acknowledge``: an alarm's id, or None for all of the bed. ``pause``: seconds. ``resume``: nothing.
+    ``watch``: seconds for which explanations of the bed are wanted; a display asks again before."""
     who: str = ""
+    """A person; must not be empty for ``acknowledge``, ``pause`` and ``resume``."""
     at: int
     expires: int
     """A command that arrives after this time (ns since the epoch) is refused."""
 
 
 class Audit(_Message):
-    """The worker's answer to a command."""
+    """One line of the audit log: what was asked for or happened, and what came of it.
 
-    command: Name
+    The log is a chain: each entry holds the digest of the one before it; see `stream.audit`.
+    """
+
+    # Fields that a later version adds are part of the digest, too.
+    model_config = ConfigDict(extra="allow")
+
+    entry: Name
+    """Id of the command that this answers, or of the alarm event that this records."""
     bed: Name
-    kind: CommandKind
+    kind: Name
+    """A `CommandKind`, or what happened to an alarm: ``raise``, ``end``, ``latch``, ``escalate`` …"""
     who: str
     at: int
+    """When, ns since the epoch, UTC, by the clock of the machine that wrote it."""
     done: bool
+    value: Any = None
     message: str
+    number: Annotated[int, Field(ge=0)]
+    """Place in the chain, from 0."""
+    previous: Digest
+    """Digest of the entry before it; sixty-four zeros in the first."""
+    digest: Digest
+    """SHA-256, in hexadecimal, over all other fields as canonical JSON; see `stream.audit.digest_of`."""
 
 
 def alarm_id(bed: str, session: str, rule: str, onset: int) -> str:

@@ -10,8 +10,8 @@ from faust.types import EventT
 from faust.types.transports import ProducerT
 
 from stream import metrics
-from stream.contract import AlarmEvent, Audit, Explanation, Finding
-from stream.topics import ALARMS, AUDIT, DEAD_LETTERS, EXPLANATIONS, FINDINGS
+from stream.contract import AlarmEvent, Explanation, Finding
+from stream.topics import ALARMS, DEAD_LETTERS, EXPLANATIONS, FINDINGS
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +46,6 @@ class Outgoing:
 
     async def explanation(self, explanation: Explanation) -> Awaitable[Any]:
         return await self._send(EXPLANATIONS, explanation.header.bed.encode(), explanation.encode())
-
-    async def audit(self, audit: Audit) -> Awaitable[Any]:
-        return await self._send(AUDIT, audit.bed.encode(), audit.encode())
 
     async def dead_letter(self, event: EventT[bytes], why: str) -> Awaitable[Any]:
         """Keep a message that is not of the contract, with why and where it was."""

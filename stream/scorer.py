@@ -27,6 +27,7 @@ from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleCh
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.explain import explain
 from stream.outgoing import Outgoing
+from stream.recorder import Recorder
 from stream.shedding import Shedding
 from stream.verdict import Verdict, judge
 from stream.windows import Window
@@ -106,6 +107,7 @@ class Scorer:
     ----------
     session : Session
     outgoing : Outgoing
+    recorder : Recorder
     rows : Rows
     clock : Clock
     fallback : str, optional
@@ -116,6 +118,7 @@ class Scorer:
         self,
         session: Session,
         outgoing: Outgoing,
+        recorder: Recorder,
         rows: Rows,
         clock: Clock,
         *,
@@ -125,6 +128,7 @@ class Scorer:
         self.shedding = Shedding()
         self._session = session
         self._outgoing = outgoing
+        self._recorder = recorder
         self._rows = rows
         self._clock = clock
         self._batch: MicroBatch[_Item] = MicroBatch(session.max_batch, _BATCH_WAIT_NS)
@@ -338,10 +342,12 @@ class Scorer:
         return not self.shedding.step and self._watched_until.get(bed, 0) > self._clock.now_ns()
 
     async def _tell(self, events: Collection[AlarmEvent]) -> None:
-        # Alarm events are out, and the server has said so, before the state that knows of them is written.
+        # Alarm events are out and recorded, and the server has said so, before the state that knows of them
+        # is written.
         if not events:
             return
         await asyncio.gather(*[await self._outgoing.event(event) for event in events])
+        await self._recorder.events(events, self._clock.now_ns())
         for bed in dict.fromkeys(event.bed for event in events):
             self._keep(bed)
 

@@ -31,8 +31,9 @@ from stream import metrics
 from stream.alarms.operator import RefusedError
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
-from stream.contract import Audit, Command, CommandKind, MalformedMessageError, SampleChunk
+from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
 from stream.outgoing import Outgoing
+from stream.recorder import Recorder
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
 from stream.topics import COMMANDS, SAMPLES, TOPICS
@@ -165,6 +166,7 @@ class Worker:
 
         topics = {name: topic(name, config.partitions) for name, config in TOPICS.items()}
         self._outgoing = Outgoing(app.maybe_start_producer)
+        self._recorder = Recorder(self._get_bus)
         # use_partitioner: rows lie by key, as samples do, and may be written from any task.
         self._table = app.Table(
             "beds",
@@ -176,6 +178,7 @@ class Worker:
         self._scorer = Scorer(
             self._session,
             self._outgoing,
+            self._recorder,
             Rows(lambda bed: self._table.get(bed.encode()), self._put_row),
             self._clock,
             fallback=self._fallback(),
@@ -333,22 +336,13 @@ class Worker:
                 seconds = min(float(command.value), _WATCH_LIMIT_S)
                 self._scorer.watch(command.bed, now_ns + round(seconds * 1e9))
             return
-        done, message = False, "expired"
+        answer, refusal = None, "expired"
         if now_ns <= command.expires:
             try:
-                done, message = True, (await self._scorer.obey(command)).message
+                answer = await self._scorer.obey(command)
             except RefusedError as error:
-                message = str(error)
-        audit = Audit(
-            command=command.id,
-            bed=command.bed,
-            kind=command.kind,
-            who=command.who,
-            at=now_ns,
-            done=done,
-            message=message,
-        )
-        await (await self._outgoing.audit(audit))
+                refusal = str(error)
+        await self._recorder.answer(command, now_ns, answer, refusal)
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from stream.audit import Head, sealed
 from stream.contract import (
     INVALID,
     AlarmEvent,
@@ -309,7 +310,9 @@ MESSAGES = [
         ingest_ns=3,
     ),
     Command(id="c", bed="b", kind=CommandKind.SET_LIMITS, value={"high": 120}, at=1, expires=2),
-    Audit(command="c", bed="b", kind=CommandKind.PAUSE, who="nurse", at=1, done=True, message="paused"),
+    sealed(
+        Head(), entry="c", bed="b", kind="pause", who="nurse", at=1, done=True, message="paused", value=60
+    ),
 ]
 
 

@@ -282,7 +282,7 @@ def test_a_worker_publishes_what_the_analysis_of_the_file_gives(short_tmp: Path,
                     await bus.publish(topics.COMMANDS, b"bed-1", command.encode())
                 # The answer to the second one shows that the first has been taken.
                 async for entry in bus.tail(topics.AUDIT, after="0"):
-                    assert Audit.decode(entry.value).command == "c1"
+                    assert Audit.decode(entry.value).entry == "c1"
                     break
                 for chunk in chunks:
                     await bus.publish(topics.SAMPLES, b"bed-1", chunk.encode())

@@ -283,7 +283,7 @@ def test_explanations_come_for_watched_beds_only(short_tmp: Path) -> None:
         async for entry in bus.tail(topics.AUDIT, after="0"):
             audit = Audit.decode(entry.value)
             break
-        assert (audit.command, audit.done, audit.message) == ("c2", False, "not supported by this worker")
+        assert (audit.entry, audit.done, audit.message) == ("c2", False, "not supported by this worker")
         await publish(bus, interleaved(feeds))
         await collect(bus, lambda received: len(received.findings) >= 2 * 24)
         explanations = [Explanation.decode(entry.value) async for entry in bus.kept(topics.EXPLANATIONS)]
