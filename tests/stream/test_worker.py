@@ -20,10 +20,21 @@ from ingest.chunks import chunks_of
 from ingest.recordings import open_recording
 from ingest.simulator import PatientSimulator
 from models.session import Session
-from stream import topics
+from stream import asking, topics
+from stream.audit import AuditLog, verify
 from stream.bus import Bus
 from stream.clock import SystemClock
-from stream.contract import AlarmEvent, Audit, Command, CommandKind, Explanation, Finding, SampleChunk
+from stream.contract import (
+    AlarmEvent,
+    Audit,
+    Command,
+    CommandKind,
+    Explanation,
+    Finding,
+    Presence,
+    Priority,
+    SampleChunk,
+)
 from stream.embedded import EmbeddedServer
 from stream.offline import Outcome, run
 
@@ -276,14 +287,16 @@ def test_explanations_come_for_watched_beds_only(short_tmp: Path) -> None:
     async def test(ward: Ward, bus: Bus) -> None:
         now = SystemClock().now_ns()
         watch = Command(id="c1", bed="seen", kind=CommandKind.WATCH, value=30, at=now, expires=now + 10**10)
-        admit = Command(id="c2", bed="seen", kind=CommandKind.ADMIT, who="me", at=now, expires=now + 10**10)
-        for command in (watch, admit):
+        model = Command(
+            id="c2", bed="seen", kind=CommandKind.SET_MODEL, who="me", at=now, expires=now + 10**10
+        )
+        for command in (watch, model):
             await bus.publish(topics.COMMANDS, b"seen", command.encode())
         # Its answer shows that the commands before it have been taken.
         async for entry in bus.tail(topics.AUDIT, after="0"):
             audit = Audit.decode(entry.value)
             break
-        assert (audit.entry, audit.done, audit.message) == ("c2", False, "not supported by this worker")
+        assert (audit.entry, audit.done, audit.message) == ("c2", False, "bed seen has not been heard")
         await publish(bus, interleaved(feeds))
         await collect(bus, lambda received: len(received.findings) >= 2 * 24)
         explanations = [Explanation.decode(entry.value) async for entry in bus.kept(topics.EXPLANATIONS)]
@@ -318,30 +331,114 @@ def test_a_worker_says_that_it_lives(short_tmp: Path) -> None:
     in_ward(short_tmp, test)
 
 
-# A worker like any other, but for one function that fails.
-_FAILING = """
+def test_an_operator_acknowledges_pauses_and_sets_and_the_log_says_so(short_tmp: Path) -> None:
+    chunks = feed("icu-1", patient(3, FALLS_ILL, 60.0))
+    # The feed has not ended: its alarms are still there.
+    chunks = [chunk for chunk in chunks if not chunk.header.last]
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, chunks)
+        received = await collect(bus, lambda received: any(e.rule == "anomaly" for e in received.events))
+        raised = next(event for event in received.events if event.rule == "anomaly")
+        answer = await asking.acknowledge(bus, raised.alarm, who="nurse")
+        assert (answer.done, answer.who, answer.message) == (True, "nurse", "acknowledged: anomaly")
+        again = await asking.acknowledge(bus, raised.alarm, who="nurse")
+        assert (again.done, again.message) == (False, f"alarm {raised.alarm} is acknowledged already")
+        paused = await asking.pause(bus, "icu-1", 60.0, who="nurse")
+        assert paused.done
+        assert (await asking.resume(bus, "icu-1", who="nurse")).done
+        strange = await asking.pause(bus, "nobody", 60.0, who="nurse")
+        assert (strange.done, strange.message) == (False, "bed nobody has not been heard")
+        events = [AlarmEvent.decode(entry.value) async for entry in bus.kept(topics.ALARMS)]
+        mine = [event for event in events if event.alarm == raised.alarm]
+        assert [(event.number, event.presence) for event in mine[:2]] == [
+            (0, Presence.ON),
+            (1, Presence.ACKNOWLEDGED),
+        ]
+        assert mine[1].who == "nurse"
+        pauses = [event.presence for event in events if event.rule == "paused"]
+        assert pauses == [Presence.ON, Presence.OFF]
+        log = [audit async for _, audit in AuditLog(bus).entries()]
+        assert all(isinstance(audit, Audit) for audit in log)
+        entries = [audit for audit in log if isinstance(audit, Audit)]
+        assert verify(entries) == []
+        # Every transition that was published is in the log, once, and so is every answer.
+        assert {event.event for event in events} <= {audit.entry for audit in entries}
+        assert len({audit.entry for audit in entries}) == len(entries)
+        assert [a.kind for a in entries if a.entry == raised.event] == ["raise"]
+        assert {a.kind for a in entries if a.who == "nurse"} == {"acknowledge", "pause", "resume", "end"}
+
+    in_ward(short_tmp, test)
+
+
+# A worker like any other, but that its model fails on the first few batches.
+_FAILING_MODEL = """
 import sys
-import bedside, stream.engine, stream.scorer
+import bedside, stream.scorer
 
-def fail(*_):
-    raise RuntimeError("it broke")
+works, left = stream.scorer.judge, 5
 
-where, url = sys.argv[1:]
-if where == "model":
-    stream.scorer.judge = fail
-else:
-    stream.engine.Engine.accept_many = fail
-sys.argv = ["bedside", "worker", "--redis", url, "--metrics-port", "0"]
+def judge(*args):
+    global left
+    left -= 1
+    if left >= 0:
+        raise RuntimeError("out of memory")
+    return works(*args)
+
+stream.scorer.judge = judge
+sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
 bedside.main()
 """
 
 
-@pytest.mark.parametrize("where", ["model", "engine"])
-def test_a_worker_that_cannot_do_its_work_ends_loudly(short_tmp: Path, where: str) -> None:
+def test_a_model_that_fails_is_an_alarm_and_is_tried_again(short_tmp: Path) -> None:
+    chunks = feed("bed-1", patient(1, "", 60.0))
+
+    async def main() -> Received:
+        async with await Bus.connect(server.url) as bus:
+            await publish(bus, chunks)
+            return await collect(bus, lambda r: len(r.windows) == 105 and len(r.events) >= 2)
+
+    with EmbeddedServer(short_tmp) as server:
+        worker = subprocess.Popen(
+            [sys.executable, "-c", _FAILING_MODEL, server.url], stderr=subprocess.PIPE, text=True
+        )
+        try:
+            received = asyncio.run(main())
+            assert worker.poll() is None
+        finally:
+            worker.kill()
+            _, said = worker.communicate()
+    raised, *_, ended = [event for event in received.events if event.rule == "model-failed"]
+    assert (raised.priority, raised.presence) == (Priority.HIGH, Presence.ON)
+    assert raised.message == "model failed: out of memory"
+    assert ended.presence is Presence.OFF
+    reasons = [received.windows["bed-1", window].reason for window in range(105)]
+    failed = reasons.count("model failed")
+    assert reasons == ["model failed"] * failed + [None] * (105 - failed)
+    assert failed >= 5
+    assert said.count("RuntimeError: out of memory") == 5
+
+
+# A worker like any other, but for one function that fails.
+_FAILING = """
+import sys
+import bedside, stream.engine
+
+def fail(*_):
+    raise RuntimeError("it broke")
+
+stream.engine.Engine.accept_many = fail
+sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
+bedside.main()
+"""
+
+
+def test_a_worker_that_cannot_do_its_work_ends_loudly(short_tmp: Path) -> None:
     chunks = feed("bed-1", patient(1, "", 9.0))
     with EmbeddedServer(short_tmp) as server:
         worker = subprocess.Popen(
-            [sys.executable, "-c", _FAILING, where, server.url], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", _FAILING, server.url], stderr=subprocess.PIPE, text=True
         )
 
         async def main() -> None:
