@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,6 +116,8 @@ class BedWindow:
     spec : WindowSpec
     start : int
         Index of the first sample that will come.
+    heard : callable, optional
+        Called with every stretch of conditioned signal, of all leads of the feed.
     """
 
     def __init__(
@@ -126,23 +128,31 @@ class BedWindow:
         filter_spec: FilterSpec,
         spec: WindowSpec,
         start: int = 0,
+        *,
+        heard: Callable[[Resampled], None] | None = None,
     ) -> None:
         self.fs = fs
         self._spec = spec
         self._filter = filter_spec
         self._n_model = len(model_leads)
-        # Columns of the feed that the model knows, and the rows that they are in the model.
+        # Leads of the feed that the model knows, and the rows that they are in the model.
         known = [(leads.index(lead), row) for row, lead in enumerate(model_leads) if lead in leads]
-        self._columns = np.array([column for column, _ in known], dtype=np.intp)
+        self._n_feed = len(leads)
+        columns = [column for column, _ in known]
+        # A slice where they are all leads of the feed, in its order: no copy then.
+        self._columns: slice | npt.NDArray[np.intp] = (
+            slice(None) if columns == list(range(len(leads))) else np.array(columns, dtype=np.intp)
+        )
         self._rows = np.array([row for _, row in known], dtype=np.intp)
+        self._heard = heard
         self._restart(start)
         # A window in source samples; a hop more, for what the conditioner looks ahead.
         self._span = self._conditioner.source_index(spec.samples + spec.hop)
 
     def _restart(self, start: int) -> None:
-        self._conditioner = Conditioner(self._filter, self.fs, self._spec.fs, len(self._columns), start)
+        self._conditioner = Conditioner(self._filter, self.fs, self._spec.fs, self._n_feed, start)
         first = self._conditioner.next_out
-        self._ring = _Ring(len(self._columns), self._spec.samples, first)
+        self._ring = _Ring(len(self._rows), self._spec.samples, first)
         self._next_window = -(-first // self._spec.hop)
 
     @property
@@ -172,7 +182,7 @@ class BedWindow:
         """
         for piece in self._fill(n0):
             yield self._window(piece)
-        x = millivolts[max(0, self.next_in - n0) :, self._columns].T
+        x = millivolts[max(0, self.next_in - n0) :].T
         for piece in self._cut(self._conditioner.push(np.ascontiguousarray(x))):
             yield self._window(piece)
 
@@ -187,15 +197,18 @@ class BedWindow:
             yield from self._cut(self._conditioner.push(self._nothing(hole)))
 
     def _nothing(self, n: int) -> Float64Array:
-        return np.full((len(self._columns), n), np.nan)
+        return np.full((self._n_feed, n), np.nan)
 
     def _cut(self, resampled: Resampled) -> Iterator[Piece]:
         # Into windows. In pieces no longer than a hop, so that the ring always ends where a window does.
-        spec, at, total = self._spec, 0, resampled.values.shape[1]
+        if self._heard is not None:
+            self._heard(resampled)
+        values, missing = resampled.values[self._columns], resampled.missing[self._columns]
+        spec, at, total = self._spec, 0, values.shape[1]
         while at < total:
             window_stop = self._next_window * spec.hop + spec.samples
             take = min(total - at, window_stop - self._ring.stop)
-            self._ring.append(resampled.values[:, at : at + take], resampled.missing[:, at : at + take])
+            self._ring.append(values[:, at : at + take], missing[:, at : at + take])
             at += take
             if self._ring.stop == window_stop:
                 yield self._ring.last(spec.samples)
@@ -261,7 +274,7 @@ def push_together(pushes: Sequence[Push]) -> list[list[Window]]:
     for place, push in enumerate(pushes):
         bed = push.bed
         pieces[place] += push.wanted(bed._fill(push.n0))
-        inputs.append(push.millivolts[max(0, bed.next_in - push.n0) :, bed._columns].T)
+        inputs.append(push.millivolts[max(0, bed.next_in - push.n0) :].T)
         alike[bed._conditioner.alike, inputs[-1].shape[1]].append(place)
     for places in alike.values():
         conditioners = [pushes[place].bed._conditioner for place in places]

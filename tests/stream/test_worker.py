@@ -397,7 +397,10 @@ def test_a_model_that_fails_is_an_alarm_and_is_tried_again(short_tmp: Path) -> N
     async def main() -> Received:
         async with await Bus.connect(server.url) as bus:
             await publish(bus, chunks)
-            return await collect(bus, lambda r: len(r.windows) == 105 and len(r.events) >= 2)
+            return await collect(bus, lambda r: len(r.windows) == 105 and over(r))
+
+    def over(received: Received) -> bool:
+        return any(e.rule == "model-failed" and e.presence is Presence.OFF for e in received.events)
 
     with EmbeddedServer(short_tmp) as server:
         worker = subprocess.Popen(
