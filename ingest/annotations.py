@@ -21,6 +21,8 @@ _TAKEN = ("hea", "dat", "mat", "npy", "dcm", "flac")
 _TEXT_MAX = 255
 # A comment: an annotation that names no beat.
 _COMMENT = '"'
+# A beat of which nothing more is said, as detectors write it.
+_BEAT = "N"
 # Comments at sample 0 are where WFDB keeps a file's definitions: readers take them out.
 _FIRST = 1
 
@@ -59,7 +61,7 @@ def annotation_path(record: str, extension: str, folder: str | Path = ".") -> Pa
 
 
 def write_annotations(analysis: Analysis, extension: str, folder: str | Path = ".") -> Path:
-    """Write comments at the beginnings and ends of alarms and of stretches over the alarm threshold.
+    """Write beats, and comments at the beginnings and ends of alarms and of stretches over the threshold.
 
     Parameters
     ----------
@@ -83,14 +85,16 @@ def write_annotations(analysis: Analysis, extension: str, folder: str | Path = "
     """
     path = annotation_path(analysis.record, extension, folder)
     # A stable sort: at the same time, in the order in which they are said here.
-    notes = sorted(_notes(analysis), key=lambda note: note[0])
+    beats = [(seconds, _BEAT, "") for seconds in analysis.beats_s]
+    comments = [(seconds, _COMMENT, _plain(text)) for seconds, text in _notes(analysis)]
+    notes = sorted(comments + beats, key=lambda note: note[0])
     try:
         wfdb.wrann(
             path.stem,
             extension,
-            sample=np.array([max(_FIRST, round(seconds * analysis.fs)) for seconds, _ in notes]),
-            symbol=[_COMMENT] * len(notes),
-            aux_note=[_plain(text) for _, text in notes],
+            sample=np.array([max(_FIRST, round(seconds * analysis.fs)) for seconds, _, _ in notes]),
+            symbol=[symbol for _, symbol, _ in notes],
+            aux_note=[text for _, _, text in notes],
             fs=analysis.fs,
             write_dir=str(path.parent),
         )

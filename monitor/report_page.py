@@ -128,5 +128,6 @@ def _facts(analysis: Analysis) -> list[tuple[str, str]]:
         ("alarm threshold for a window", f"{analysis.window_threshold:.3f}"),
         ("windows scored", f"{len(analysis.windows)}, {over} of them over the alarm threshold"),
         ("windows not scored", ", ".join(f"{n} {why}" for why, n in analysis.not_scored.items()) or "none"),
-        ("heart rate", "not measured" if rate is None else f"{rate:.0f} bpm"),
+        ("heart rate", "not known" if rate is None else f"{rate:.0f} bpm (median)"),
+        ("beats", f"{len(analysis.beats_s)}"),
     ]

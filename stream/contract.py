@@ -224,6 +224,30 @@ class Finding(_Message):
     stamps: Stamps
 
 
+class Vitals(_Message):
+    """Heart rate, beats and signal quality of a bed: one message for each second of signal."""
+
+    bed: Name
+    session: Name
+    start: int
+    """First sample of the second, at the source's sampling frequency."""
+    end: int
+    """Sample after the last one."""
+    t_end: int
+    heart_rate: float | None
+    """Beats per minute; None where it cannot be told."""
+    rr_irregularity: float | None
+    """How much successive intervals differ, as a share of their mean; see `stream.vitals.rhythm`."""
+    beats: tuple[int, ...]
+    """Samples of the R peaks that have been found since the message before, in order."""
+    quality: dict[str, float]
+    """By lead: 1 good, 0 useless."""
+    issues: dict[str, tuple[str, ...]]
+    """By lead, where there are any; see `stream.vitals.quality.Issue`."""
+    ingest_ns: int
+    """Ingest time of the chunk that completed the second."""
+
+
 class AlarmKind(StrEnum):
     """BICEPS AlertConditionKind."""
 

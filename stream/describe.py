@@ -6,6 +6,9 @@ import numpy as np
 
 from stream.offline import Analysis
 
+# Mean signal quality of a lead from which nothing is said about it.
+_GOOD = 0.8
+
 
 def duration(seconds: float) -> str:
     """Return a time or a length as people write it: ``9.5 s``, ``1:05``, ``2:00:00``."""
@@ -72,6 +75,14 @@ def described(analysis: Analysis) -> str:
         lines.append(
             "  by lead: " + "  ".join(f"{lead} {score:+.1f}" for lead, score in lead_means(analysis))
         )
+    if analysis.beats_s:
+        rate = analysis.heart_rate_bpm
+        lines.append(
+            f"  {len(analysis.beats_s)} beats, heart rate "
+            + ("not known" if rate is None else f"{rate:.0f} bpm (median)")
+        )
+    if poor := [f"{lead} {mean:.2f}" for lead, mean in analysis.quality.items() if mean < _GOOD]:
+        lines.append(f"  signal quality (1 is good): {', '.join(poor)}")
     if hidden := maps_not_shown(analysis):
         lines.append(f"  not shown: {hidden}")
     for alarm in analysis.alarms:

@@ -16,9 +16,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from pydantic import ValidationError
+
 from models.manifest import Manifest
 from stream.alarms.conditions import (
-    ANOMALY,
     CLOCK_SKEW,
     CONDITIONS,
     CONFIRM_PATIENT,
@@ -26,7 +27,6 @@ from stream.alarms.conditions import (
     FEED_LOST,
     FEED_LOST_S,
     MODEL_FAILED,
-    NOT_SCORED,
     OVERLOAD,
     UNSCORED_S,
     Condition,
@@ -35,6 +35,7 @@ from stream.alarms.evidence import judge_silence, judge_window
 from stream.alarms.machine import Seen, end_all, observe, pass_time
 from stream.alarms.operator import Answer, Case, RefusedError, obey
 from stream.alarms.state import BedState, Moment
+from stream.alarms.vitals import BY_WINDOW, judge_block
 from stream.contract import (
     AlarmEvent,
     Command,
@@ -43,10 +44,14 @@ from stream.contract import (
     MalformedMessageError,
     SampleChunk,
     Stamps,
+    Vitals,
     to_millivolts,
 )
 from stream.skew import SKEW_S, SkewMeter
 from stream.verdict import Verdict
+from stream.vitals.bed import BedVitals, Block
+from stream.vitals.grid import FS
+from stream.vitals.rhythm import Limits
 from stream.windows import BedWindow, Push, Window, push_together
 
 # A publisher that retries can bring chunks of the session before the current one; three are more than
@@ -54,8 +59,8 @@ from stream.windows import BedWindow, Push, Window, push_together
 _FORMER_SESSIONS = 3
 # Window scores that are kept of a bed, for a baseline: ten minutes.
 _SCORES_S = 600.0
-# What windows decide, and so what is looked at when one has been judged.
-_BY_WINDOW = (ANOMALY, NOT_SCORED, MODEL_FAILED)
+# A message of vitals is sent for each second, the blocks of them that end one.
+_SECOND = FS
 
 
 @dataclass(slots=True)
@@ -87,6 +92,7 @@ class Accepted:
 
     windows: list[Pending] = field(default_factory=list)
     events: list[AlarmEvent] = field(default_factory=list)
+    vitals: list[Vitals] = field(default_factory=list)
     missing: int = 0
     """Samples that should have come before this chunk and did not."""
     dropped: str | None = None
@@ -123,6 +129,7 @@ UNLOADED = Load()
 class _Bed:
     state: BedState
     windows: BedWindow
+    vitals: BedVitals
     leads: tuple[str, ...]
     fs: float
     pace: float
@@ -133,6 +140,8 @@ class _Bed:
     skew: SkewMeter
     scores: deque[float]
     """Of the newest windows."""
+    beats: list[int] = field(default_factory=list)
+    """Source samples of beats that no message of vitals has told yet."""
     pending: int = 0
     newest: int | None = None
     """Number of the last window that was handed out."""
@@ -328,11 +337,46 @@ class Engine:
             bed.pending += len(accepted.windows)
             bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
             state.ended = header.last
+            for block in bed.vitals.advance():
+                self._judge_block(arrival, block)
             accepted.events += observe(state, FEED_LOST, bed.moment, Seen(False, message="the feed is back"))
             accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
             accepted.events += _service(state, FALLBACK, bed.moment, self._fallback)
             accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed, chunk))
             accepted.events += self._end_of_feed(bed)
+
+    def _judge_block(self, arrival: _Arrival, block: Block) -> None:
+        chunk, bed, accepted = arrival.chunk, arrival.bed, arrival.accepted
+        header, state = chunk.header, bed.state
+        at = bed.windows.source_index
+        bed.beats += [at(beat.index) for beat in block.beats]
+        end = at(block.end)
+        moment = Moment(header.bed, end, chunk.time_of(end), header.fs, header.ingest_ns)
+        if end <= state.watched_to:
+            # Read back after a restart: done already.
+            bed.beats.clear()
+            return
+        state.watched_to = end
+        accepted.events += judge_block(state, moment, block, bed.leads, at)
+        if block.end % _SECOND:
+            return
+        quality = block.quality
+        accepted.vitals.append(
+            Vitals(
+                bed=header.bed,
+                session=header.session,
+                start=at(block.end - _SECOND),
+                end=end,
+                t_end=moment.t,
+                heart_rate=block.heart_rate,
+                rr_irregularity=block.rr_irregularity,
+                beats=tuple(bed.beats),
+                quality=quality.by_lead(bed.leads) if quality else {},
+                issues=quality.issues_by_lead(bed.leads) if quality else {},
+                ingest_ns=header.ingest_ns,
+            )
+        )
+        bed.beats.clear()
 
     def conclude(
         self, pending: Pending, verdict: Verdict | None, failure: str | None = None
@@ -359,15 +403,15 @@ class Engine:
             return None
         bed.pending -= 1
         state, window, moment = bed.state, pending.window, pending.moment
+        reason = window.reason
         if window.index < state.next_window:
             # Reaches back to the patient before: discharged while it was under way.
-            return None
-        reason = window.reason
+            verdict, reason = None, "another patient"
         if verdict is not None and not math.isfinite(verdict.score):
             verdict, reason = None, "the model gave no number"
         if failure is not None and reason is None:
             verdict, reason = None, "model failed"
-        state.next_window = window.index + 1
+        state.next_window = max(state.next_window, window.index + 1)
         threshold = self._threshold(state)
         over = verdict is not None and verdict.score > threshold
         events = []
@@ -387,7 +431,7 @@ class Engine:
             )
         else:
             events += judge_silence(state, moment, reason or "")
-        events += pass_time(state, moment, _BY_WINDOW)
+        events += pass_time(state, moment, BY_WINDOW)
         finding = Finding(
             bed=moment.bed,
             session=pending.session,
@@ -471,6 +515,7 @@ class Engine:
             _check_limits,
         )
         answer = obey(case, command)
+        bed.vitals.set_limits(_limits(bed.state))
         another = command.kind is CommandKind.ADMIT and command.value is None
         if another or command.kind is CommandKind.DISCHARGE:
             # Nothing of one patient is held against the next.
@@ -510,9 +555,12 @@ class Engine:
                 state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
                 asks = "another device: confirm that the patient is the same" if not state.confirmed else None
                 accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
+        vitals = BedVitals(len(header.leads), _limits(state), windows.source_index)
+        windows.listener = vitals
         bed = _Bed(
             state,
             windows,
+            vitals,
             header.leads,
             header.fs,
             header.pace,
@@ -555,7 +603,14 @@ def _skewed(bed: _Bed, chunk: SampleChunk) -> str | None:
     return f"device clock {'behind' if skew_s > 0 else 'ahead'} by {abs(skew_s):.0f} s since the feed began"
 
 
+def _limits(state: BedState) -> Limits:
+    # As by default behind a device of which nobody has said whose it is.
+    return Limits.model_validate(state.stay.limits if state.confirmed else {})
+
+
 def _check_limits(limits: Mapping[str, float]) -> None:
-    # Until there are limits: none can be set.
-    if limits:
-        raise ValueError(f"{', '.join(limits)}: no such limit")
+    try:
+        Limits.model_validate(limits)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error

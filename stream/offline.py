@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from models.session import Session
-from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk
+from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk, Vitals
 from stream.engine import Engine, Pending
 from stream.explain import maps_of
 from stream.verdict import Verdict, judge
@@ -23,6 +23,7 @@ class Outcome:
 
     findings: list[Finding] = field(default_factory=list)
     events: list[AlarmEvent] = field(default_factory=list)
+    vitals: list[Vitals] = field(default_factory=list)
 
 
 def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow | None = None) -> Outcome:
@@ -67,6 +68,7 @@ def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow 
             settle()
         accepted = engine.accept(chunk, chunk.time_of(chunk.end))
         outcome.events += accepted.events
+        outcome.vitals += accepted.vitals
         waiting += accepted.windows
         if len(waiting) >= session.manifest.max_batch:
             settle()
@@ -120,12 +122,14 @@ class Analysis(BaseModel):
     window_threshold: float
     anomalous: bool | None
     heart_rate_bpm: float | None = None
-    """Not measured yet."""
+    """Median over the recording; None if it could never be told."""
     windows: list[WindowResult]
     not_scored: dict[str, int]
     """Windows that could not be scored, by reason."""
     beats_s: list[float] = []
-    """Not measured yet."""
+    """R peaks."""
+    quality: dict[str, float] = {}
+    """By lead: mean signal quality, 1 good, 0 useless."""
     alarms: list[AlarmResult]
     explanations: dict[str, MapResult] = {}
     """Of ``spread``, ``temporal_attention`` and ``lead_attention`` those that the model has; an attention is
@@ -204,11 +208,27 @@ def analyse(
             if finding.score is not None
         ],
         not_scored={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
+        heart_rate_bpm=_median_rate(outcome.vitals),
+        beats_s=[(beat - header.n0) / fs for second in outcome.vitals for beat in second.beats],
+        quality=_mean_quality(outcome.vitals),
         alarms=_alarms(outcome.events, header),
         explanations={
             name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in (maps or {}).items()
         },
     )
+
+
+def _median_rate(vitals: list[Vitals]) -> float | None:
+    rates = [second.heart_rate for second in vitals if second.heart_rate is not None]
+    return round(float(np.median(rates)), 1) if rates else None
+
+
+def _mean_quality(vitals: list[Vitals]) -> dict[str, float]:
+    by_lead: dict[str, list[float]] = {}
+    for second in vitals:
+        for lead, quality in second.quality.items():
+            by_lead.setdefault(lead, []).append(quality)
+    return {lead: round(float(np.mean(values)), 3) for lead, values in by_lead.items()}
 
 
 def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:

@@ -10,8 +10,8 @@ from faust.types import EventT
 from faust.types.transports import ProducerT
 
 from stream import metrics
-from stream.contract import AlarmEvent, Explanation, Finding
-from stream.topics import ALARMS, DEAD_LETTERS, EXPLANATIONS, FINDINGS
+from stream.contract import AlarmEvent, Explanation, Finding, Vitals
+from stream.topics import ALARMS, DEAD_LETTERS, EXPLANATIONS, FINDINGS, VITALS
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ class Outgoing:
     async def finding(self, finding: Finding) -> Awaitable[Any]:
         metrics.FINDINGS.inc()
         return await self._send(FINDINGS, finding.bed.encode(), finding.encode())
+
+    async def vitals(self, vitals: Vitals) -> Awaitable[Any]:
+        return await self._send(VITALS, vitals.bed.encode(), vitals.encode())
 
     async def event(self, event: AlarmEvent) -> Awaitable[Any]:
         metrics.ALARM_EVENTS.labels(event.kind, event.presence).inc()

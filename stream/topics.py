@@ -9,6 +9,7 @@ DEFAULT_PREFIX = "bedside:"
 
 SAMPLES = "samples"
 FINDINGS = "findings"
+VITALS = "vitals"
 ALARMS = "alarms"
 COMMANDS = "commands"
 AUDIT = "audit"
@@ -26,6 +27,7 @@ TOPICS: dict[str, TopicConfig] = {
     # Ten minutes: enough to refill a worker's rings after any outage that an operator would sit through.
     SAMPLES: TopicConfig(_PARTITIONS, retention_ms=TEN_MINUTES_MS),
     FINDINGS: TopicConfig(1, retention_ms=TEN_MINUTES_MS),
+    VITALS: TopicConfig(1, retention_ms=TEN_MINUTES_MS),
     # Alarms are few and small (0.5 kB); 100 000 are weeks of a ward.
     ALARMS: TopicConfig(1, maxlen=100_000),
     COMMANDS: TopicConfig(_PARTITIONS, retention_ms=TEN_MINUTES_MS),

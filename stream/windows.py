@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,13 @@ class _Ring:
         return Piece(first, self._values[:, window], missing)
 
 
+class Listener(Protocol):
+    """What may hear the signal that windows are made of."""
+
+    def hear(self, stretch: Resampled) -> None:
+        """Take a stretch of conditioned signal, of all leads of the feed."""
+
+
 class BedWindow:
     """Conditioner, ring and window grid of one session of one bed.
 
@@ -116,8 +124,6 @@ class BedWindow:
     spec : WindowSpec
     start : int
         Index of the first sample that will come.
-    heard : callable, optional
-        Called with every stretch of conditioned signal, of all leads of the feed.
     """
 
     def __init__(
@@ -128,8 +134,6 @@ class BedWindow:
         filter_spec: FilterSpec,
         spec: WindowSpec,
         start: int = 0,
-        *,
-        heard: Callable[[Resampled], None] | None = None,
     ) -> None:
         self.fs = fs
         self._spec = spec
@@ -144,7 +148,8 @@ class BedWindow:
             slice(None) if columns == list(range(len(leads))) else np.array(columns, dtype=np.intp)
         )
         self._rows = np.array([row for _, row in known], dtype=np.intp)
-        self._heard = heard
+        self.listener: Listener | None = None
+        """Hears what the windows are made of."""
         self._restart(start)
         # A window in source samples; a hop more, for what the conditioner looks ahead.
         self._span = self._conditioner.source_index(spec.samples + spec.hop)
@@ -159,6 +164,10 @@ class BedWindow:
     def next_in(self) -> int:
         """Index of the sample that is expected next."""
         return self._conditioner.next_in
+
+    def source_index(self, grid: int) -> int:
+        """Return the source sample at or after a sample of the model's grid."""
+        return self._conditioner.source_index(grid)
 
     def end_of(self, window: int) -> int:
         """Return the source sample after the last one of a window of the grid."""
@@ -201,8 +210,8 @@ class BedWindow:
 
     def _cut(self, resampled: Resampled) -> Iterator[Piece]:
         # Into windows. In pieces no longer than a hop, so that the ring always ends where a window does.
-        if self._heard is not None:
-            self._heard(resampled)
+        if self.listener is not None:
+            self.listener.hear(resampled)
         values, missing = resampled.values[self._columns], resampled.missing[self._columns]
         spec, at, total = self._spec, 0, values.shape[1]
         while at < total:

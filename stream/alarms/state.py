@@ -83,6 +83,8 @@ class BedState(BaseModel):
     """Windows below this are done: a redelivered chunk does not bring them up again."""
     history: list[tuple[int, bool, int]] = Field(default_factory=list)
     """Number, over the threshold, and first new sample of each of the last `n` scored windows."""
+    watched_to: int = 0
+    """Sample up to which beats, rhythm and signal quality have been judged."""
     scored_to: int = 0
     """Sample up to which the signal has been scored."""
     open: dict[str, OpenAlarm] = Field(default_factory=dict)

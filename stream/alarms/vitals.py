@@ -1,0 +1,101 @@
+"""When beats, rhythm and signal quality amount to a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stream.alarms.conditions import (
+    ANOMALY,
+    ASYSTOLE,
+    ATRIAL_FIBRILLATION,
+    CONDITIONS,
+    EXTREME_BRADYCARDIA,
+    EXTREME_TACHYCARDIA,
+    FIBRILLATION,
+    LEAD_OFF,
+    MODEL_FAILED,
+    NOISE,
+    NOT_SCORED,
+    VENTRICULAR_TACHYCARDIA,
+)
+from stream.alarms.machine import Seen, observe, pass_time
+from stream.alarms.state import BedState, Moment
+from stream.contract import AlarmEvent
+from stream.vitals.bed import Block
+from stream.vitals.quality import Issue, SecondQuality
+
+BY_WINDOW = (ANOMALY, NOT_SCORED, MODEL_FAILED)
+"""What the model's windows decide, and so what is looked at when one has been judged."""
+
+BY_BLOCK = tuple(condition for condition in CONDITIONS.values() if condition not in BY_WINDOW)
+"""What is looked at with each block of signal."""
+
+RHYTHMS = {
+    condition.rule: condition
+    for condition in (
+        ASYSTOLE,
+        FIBRILLATION,
+        VENTRICULAR_TACHYCARDIA,
+        EXTREME_BRADYCARDIA,
+        EXTREME_TACHYCARDIA,
+        ATRIAL_FIBRILLATION,
+    )
+}
+
+# A lead with one of these carries nothing; with the others it carries the heart, too, and something else.
+_NOTHING = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
+
+
+def judge_block(
+    state: BedState,
+    moment: Moment,
+    block: Block,
+    leads: Sequence[str],
+    source_index: Callable[[int], int],
+) -> list[AlarmEvent]:
+    """Take half a second of vitals into account.
+
+    Parameters
+    ----------
+    state : BedState
+        Changed in place.
+    moment : Moment
+        The end of the block.
+    block : Block
+    leads : sequence of str
+        Of the feed.
+    source_index : callable
+        Takes a grid sample to the source's.
+
+    Returns
+    -------
+    list of AlarmEvent
+        Transitions, in order.
+    """
+    events: list[AlarmEvent] = []
+    for judged in block.judgements:
+        onset = max(0, source_index(judged.onset))
+        seen = Seen(judged.present, onset, judged.text)
+        events += observe(state, RHYTHMS[judged.rule], moment, seen)
+    if block.quality is not None:
+        off, noisy = leads_off(block.quality, leads), too_poor(block.quality)
+        message = f"lead{'s' if len(off) > 1 else ''} {', '.join(off)} off" if off else "all leads are on"
+        events += observe(state, LEAD_OFF, moment, Seen(bool(off), block.quality.start, message))
+        message = "signal too poor in most leads" if noisy else "the signal is good enough again"
+        events += observe(state, NOISE, moment, Seen(noisy, block.quality.start, message))
+    return events + pass_time(state, moment, BY_BLOCK)
+
+
+def leads_off(quality: SecondQuality, leads: Sequence[str]) -> list[str]:
+    """Return the leads that carry nothing: off, flat or saturated."""
+    return [lead for lead, issues in zip(leads, quality.issues, strict=True) if issues & _NOTHING]
+
+
+def too_poor(quality: SecondQuality) -> bool:
+    """Say whether of the leads that carry something, most are not usable."""
+    on = [
+        bool(usable)
+        for usable, issues in zip(quality.usable, quality.issues, strict=True)
+        if not issues & _NOTHING
+    ]
+    return bool(on) and 2 * sum(on) < len(on)

@@ -1,0 +1,113 @@
+"""Everything about a bed's signal that needs no model: quality, beats, rhythm, half a second at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream.preprocess import Resampled
+from stream.vitals.beats import Beat, BeatDetector, BoolArray
+from stream.vitals.grid import BLOCK
+from stream.vitals.quality import SecondQuality
+from stream.vitals.rhythm import Judgement, Limits, Rhythm
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What half a second of signal brought.
+
+    Attributes
+    ----------
+    end : int
+        Grid sample after the last one.
+    beats : tuple of Beat
+        Those that became final.
+    judgements : list of Judgement
+        One for each rule of `stream.vitals.rhythm`.
+    heart_rate, rr_irregularity : float or None
+    quality : SecondQuality or None
+        Of the last whole second before; None in the first one.
+    """
+
+    end: int
+    beats: tuple[Beat, ...]
+    judgements: list[Judgement]
+    heart_rate: float | None
+    rr_irregularity: float | None
+    quality: SecondQuality | None
+
+
+class BedVitals:
+    """Beats and rhythm of one session of one bed.
+
+    Parameters
+    ----------
+    leads : int
+        Leads of the feed.
+    limits : Limits
+    source_index : callable
+        Takes a grid sample to the source's sample at or after it.
+    """
+
+    def __init__(self, leads: int, limits: Limits, source_index: Callable[[int], int]) -> None:
+        self._leads = leads
+        self._source_index = source_index
+        self._limits = limits
+        self._stretches: list[Resampled] = []
+        self._seconds: list[SecondQuality] = []
+        self._detector: BeatDetector | None = None
+        self._rhythm = Rhythm(limits)
+
+    def set_limits(self, limits: Limits) -> None:
+        """Judge by other limits from now on."""
+        self._limits = limits
+        self._rhythm.limits = limits
+
+    def hear(self, stretch: Resampled) -> None:
+        """Take conditioned signal of all leads; it is judged by the next `advance`."""
+        self._stretches.append(stretch)
+
+    def rate(self, seconds: Sequence[SecondQuality]) -> None:
+        """Take the quality of the next seconds, before the `advance` over the signal behind them."""
+        self._seconds += seconds
+
+    def advance(self) -> list[Block]:
+        """Return what the blocks that are complete have brought, in order."""
+        blocks: list[Block] = []
+        for stretch in self._stretches:
+            if self._detector is None or stretch.first != self._detector.next:
+                # The feed began, or goes on after a hole too long to fill.
+                self._detector, self._rhythm = BeatDetector(self._leads, stretch.first), Rhythm(self._limits)
+            at, total = 0, stretch.values.shape[1]
+            while at < total:
+                # Up to the end of a block, so that each has the quality of its own time.
+                first = stretch.first + at
+                stop = min(total, at + BLOCK - first % BLOCK)
+                quality = self._quality(first + stop - at)
+                usable: BoolArray = np.ones(self._leads, np.bool_) if quality is None else quality.usable
+                for beats in self._detector.push(
+                    first, stretch.values[:, at:stop], stretch.missing[:, at:stop], usable
+                ):
+                    judgements = self._rhythm.update(beats)
+                    blocks.append(
+                        Block(
+                            beats.first + BLOCK,
+                            beats.found,
+                            judgements,
+                            self._rhythm.heart_rate_bpm,
+                            self._rhythm.rr_irregularity,
+                            quality,
+                        )
+                    )
+                at = stop
+        self._stretches.clear()
+        return blocks
+
+    def _quality(self, end: int) -> SecondQuality | None:
+        # The last second that had ended with the source sample of the last grid sample before `end`.
+        heard = self._source_index(end - 1) + 1
+        while len(self._seconds) > 1 and self._seconds[1].end <= heard:
+            del self._seconds[0]
+        return self._seconds[0] if self._seconds and self._seconds[0].end <= heard else None
