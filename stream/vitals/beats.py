@@ -22,6 +22,7 @@ import numpy.typing as npt
 from stream.preprocess import BRIDGE_S
 from stream.vitals.grid import BLOCK, FS
 from stream.vitals.morphology import Morphology, Shape
+from stream.vitals.oscillation import oscillation
 
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -36,8 +37,8 @@ _REFRACTORY = 20
 # T waves come within this time after the beat, samples.
 _T_WAVE = 36
 
-# Samples kept: the longest look back is a pending candidate with its shape, and the noise of some seconds.
-_HISTORY = 7 * BLOCK
+# Samples kept: 4 s to tell whether there is an oscillation. A pending candidate with its shape needs 2 s.
+_HISTORY = 8 * BLOCK
 # Blocks that are looked at before the first verdict: one beat and another for 40 beats/min.
 _LEARNING = 6
 # Beats from whose median the usual level of each lead is taken.
@@ -140,7 +141,9 @@ class Beats:
     settled : int
         All beats before this grid index have been given.
     leads : int
-        How many leads were looked at; with none, no beat can be found.
+        How many leads were there and usable; with none, no beat can be found.
+    oscillation : float
+        How much the last 4 s are a wave without beats, 0 to 1: mean over these leads (`oscillation`).
     level_mv : float
         Median envelope of the leads at which beats usually peak; 0 before there is any.
     """
@@ -149,6 +152,7 @@ class Beats:
     found: tuple[Beat, ...]
     settled: int
     leads: int
+    oscillation: float
     level_mv: float
 
 
@@ -264,8 +268,9 @@ class BeatDetector:
     def _block(
         self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.float32], usable: BoolArray
     ) -> Beats:
-        self._usable = usable
         self._append(x, missing)
+        present = usable & ~self._gone[:, -BLOCK:].all(axis=1)
+        self._usable = present
         found: list[Beat] = []
         if self._learned or self._learn():
             self._join()
@@ -274,7 +279,8 @@ class BeatDetector:
             first=self._stop - BLOCK,
             found=tuple(found),
             settled=min([self._decided, *(candidate.index for candidate in self._pending[:1])]),
-            leads=int(np.count_nonzero(self._weight)),
+            leads=int(np.count_nonzero(present)),
+            oscillation=self._oscillation(present),
             level_mv=self._level_mv(),
         )
 
@@ -322,12 +328,12 @@ class BeatDetector:
         weight[~(self._usable & (self._level >= _FLOOR_MV))] = 0.0
         self._weight = weight
         newest = slice(-blocks * BLOCK, None)
-        total = weight.sum()
-        if not total:
-            self._joined[newest] = 0.0
-            return
-        relative = self._envelope[:, newest] / np.where(weight > 0, self._level, 1.0)[:, np.newaxis]
-        self._joined[newest] = np.sqrt(weight @ np.minimum(relative, _CEILING) ** 2 / total)
+        envelope = self._envelope[:, newest]
+        relative = envelope / np.where(weight > 0, self._level, 1.0)[:, np.newaxis]
+        # Where a lead is gone its envelope is exactly 0, and it does not count.
+        total = weight @ (envelope > 0)
+        power = weight @ np.minimum(relative, _CEILING) ** 2
+        self._joined[newest] = np.sqrt(power / np.where(total > 0, total, 1.0))
 
     def _decide(self, found: list[Beat]) -> None:
         joined, offset = self._joined, self._stop - _HISTORY - _REACH
@@ -452,6 +458,12 @@ class BeatDetector:
             self._level = np.where(known, fresh, self._level)
         else:
             self._level = np.median(levels, axis=0)
+
+    def _oscillation(self, present: BoolArray) -> float:
+        whole = present & ~self._gone.any(axis=1)
+        shares = oscillation(self._x[whole])
+        shares = shares[~np.isnan(shares)]
+        return float(shares.mean()) if len(shares) else 0.0
 
     def _level_mv(self) -> float:
         used = self._level[self._weight > 0]

@@ -21,10 +21,13 @@ _ALIKE = 0.85
 # Beats in which a kind forgets, and kinds that are kept.
 _MEMORY, _KINDS = 100, 4
 _LEARNING_RATE = 1 / 8
-# A QRS complex from so long on is wide, seconds.
-_WIDE_S = 0.12
-# Below this correlation with the dominant kind a beat is unlike it.
-_UNLIKE = 0.7
+# The dominant kind is the narrowest of those with at least this part of the commonest one's beats: in a run
+# of ventricular beats, and in bigeminy, it stays the conducted one.
+_COMMON = 0.3
+# A beat is ventricular if it is less like the dominant kind than this and so much wider, seconds ...
+_UNLIKE, _WIDER_S = 0.8, 0.03
+# ... or still less like it, and not narrow: beside a paced rhythm others need not be wider.
+_FOREIGN, _NARROW_S = 0.6, 0.09
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Shape:
     width_s, amplitude_mv : float
     similarity : float or None
         To the dominant kind.
+    ventricular : bool
     kind : int or None
         The kind that it is of; None if it is like none.
     wave : numpy.ndarray, shape (leads, samples)
@@ -45,20 +49,18 @@ class Shape:
     width_s: float
     amplitude_mv: float
     similarity: float | None
+    ventricular: bool
     kind: int | None
     wave: Float64Array
-
-    @property
-    def ventricular(self) -> bool:
-        """Whether it is wide and unlike the dominant kind."""
-        return self.similarity is not None and self.similarity < _UNLIKE and self.width_s >= _WIDE_S
 
 
 @dataclass(slots=True, eq=False)
 class _Kind:
-    # A number of its own, mean shape in millivolts, shape (leads, samples), and how many of the last beats.
+    # A number of its own, mean shape in millivolts, shape (leads, samples), mean width, and how many of the
+    # last beats.
     number: int
     wave: Float64Array
+    width_s: float
     count: float
 
 
@@ -98,14 +100,23 @@ class Morphology:
             own = None
         wave = waves[:, _SHIFT if own is None else fits[own][1]]
         best = wave[int(np.argmax(scale))]
-        dominant = max(range(len(fits)), key=lambda place: self._kinds[place].count, default=None)
+        width_s = _width(around, scale)
+        dominant = self._dominant()
+        similarity = None if dominant is None else fits[dominant][0]
         return Shape(
-            width_s=_width(around, scale),
+            width_s=width_s,
             amplitude_mv=float(best[int(np.argmax(np.abs(best)))]),
-            similarity=None if dominant is None else fits[dominant][0],
+            similarity=similarity,
+            ventricular=similarity is not None
+            and _ventricular(similarity, width_s, self._kinds[dominant or 0].width_s),
             kind=None if own is None else self._kinds[own].number,
             wave=wave,
         )
+
+    def _dominant(self) -> int | None:
+        most = max((kind.count for kind in self._kinds), default=0.0)
+        common = [place for place, kind in enumerate(self._kinds) if kind.count >= _COMMON * most]
+        return min(common, key=lambda place: self._kinds[place].width_s, default=None)
 
     def count(self, shape: Shape) -> None:
         """Count a beat to its kind, or make a new kind of it."""
@@ -113,11 +124,12 @@ class Morphology:
         if own is None:
             if len(self._kinds) == _KINDS:
                 self._kinds.remove(min(self._kinds, key=lambda kind: kind.count))
-            own = _Kind(self._next, shape.wave.copy(), 0.0)
+            own = _Kind(self._next, shape.wave.copy(), shape.width_s, 0.0)
             self._next += 1
             self._kinds.append(own)
         else:
             own.wave += _LEARNING_RATE * (shape.wave - own.wave)
+            own.width_s += _LEARNING_RATE * (shape.width_s - own.width_s)
         for kind in self._kinds:
             kind.count += (kind is own) - kind.count / _MEMORY
 
@@ -138,3 +150,8 @@ def _width(around: Float64Array, scale: Float64Array) -> float:
     slope = scale @ np.abs(np.diff(around, axis=1))
     steep = np.flatnonzero(slope >= _STEEP * slope.max())
     return float(steep[-1] - steep[0] + 1) / FS
+
+
+def _ventricular(similarity: float, width_s: float, usual_s: float) -> bool:
+    wider = similarity < _UNLIKE and width_s >= usual_s + _WIDER_S
+    return wider or (similarity < _FOREIGN and width_s >= _NARROW_S)
