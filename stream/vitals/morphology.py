@@ -1,0 +1,157 @@
+"""The shape of a beat: how wide, how high, and how much like the bed's usual beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.vitals.grid import FS
+
+Float64Array = npt.NDArray[np.float64]
+
+# Half of what is compared of a beat, samples (0.15 s: the widest QRS, without P and most of T), and how far
+# it is moved to fit.
+_HALF, _SHIFT = 15, 3
+# Slopes below this part of the steepest belong to no QRS complex, but to ST and T.
+_STEEP = 0.25
+# From this correlation on two beats are of one kind.
+_ALIKE = 0.85
+# Beats in which a kind forgets, and kinds that are kept.
+_MEMORY, _KINDS = 100, 4
+_LEARNING_RATE = 1 / 8
+# The dominant kind is the narrowest of those with at least this part of the commonest one's beats: in a run
+# of ventricular beats, and in bigeminy, it stays the conducted one.
+_COMMON = 0.3
+# A beat is ventricular if it is less like the dominant kind than this and so much wider, seconds ...
+_UNLIKE, _WIDER_S = 0.8, 0.03
+# ... or still less like it, and not narrow: beside a paced rhythm others need not be wider.
+_FOREIGN, _NARROW_S = 0.6, 0.09
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one beat looks like; see `stream.vitals.beats.Beat`.
+
+    Attributes
+    ----------
+    width_s, amplitude_mv : float
+    similarity : float or None
+        To the dominant kind.
+    ventricular : bool
+    kind : int or None
+        The kind that it is of; None if it is like none.
+    wave : numpy.ndarray, shape (leads, samples)
+        Millivolts, each lead without its mean, moved to fit its kind.
+    """
+
+    width_s: float
+    amplitude_mv: float
+    similarity: float | None
+    ventricular: bool
+    kind: int | None
+    wave: Float64Array
+
+
+@dataclass(slots=True, eq=False)
+class _Kind:
+    # A number of its own, mean shape in millivolts, shape (leads, samples), mean width, and how many of the
+    # last beats.
+    number: int
+    wave: Float64Array
+    width_s: float
+    count: float
+
+
+class Morphology:
+    """Kinds of beats of one bed, the commonest of which is the dominant one."""
+
+    def __init__(self) -> None:
+        self._kinds: list[_Kind] = []
+        self._next = 0
+
+    def measure(self, x: Float64Array, column: int, level: Float64Array, weight: Float64Array) -> Shape:
+        """Return the shape of a beat.
+
+        Parameters
+        ----------
+        x : numpy.ndarray, shape (leads, n)
+            Millivolts.
+        column : int
+            Where the beat is.
+        level : numpy.ndarray, shape (leads,)
+            Envelope of each lead in a usual beat, mV.
+        weight : numpy.ndarray, shape (leads,)
+            How much each lead counts.
+        """
+        reach = _HALF + _SHIFT
+        around = x[:, column - reach : column + reach + 1]
+        total = max(float(weight.sum()), 1e-12)
+        scale = np.where(weight > 0, np.sqrt(weight / total) / np.where(weight > 0, level, 1.0), 0.0)
+        views = np.lib.stride_tricks.sliding_window_view(around, 2 * _HALF + 1, axis=1)
+        waves = views - views.mean(axis=2, keepdims=True)
+        # Shape (shifts, leads * samples).
+        moved = (waves * scale[:, np.newaxis, np.newaxis]).swapaxes(0, 1).reshape(2 * _SHIFT + 1, -1)
+        norms = np.sqrt(np.square(moved).sum(axis=1))
+        fits = [_fit(moved, norms, kind.wave, scale) for kind in self._kinds]
+        own = max(range(len(fits)), key=lambda place: fits[place][0], default=None)
+        if own is not None and fits[own][0] < _ALIKE:
+            own = None
+        wave = waves[:, _SHIFT if own is None else fits[own][1]]
+        best = wave[int(np.argmax(scale))]
+        width_s = _width(around, scale)
+        dominant = self._dominant()
+        similarity = None if dominant is None else fits[dominant][0]
+        return Shape(
+            width_s=width_s,
+            amplitude_mv=float(best[int(np.argmax(np.abs(best)))]),
+            similarity=similarity,
+            ventricular=similarity is not None
+            and _ventricular(similarity, width_s, self._kinds[dominant or 0].width_s),
+            kind=None if own is None else self._kinds[own].number,
+            wave=wave,
+        )
+
+    def _dominant(self) -> int | None:
+        most = max((kind.count for kind in self._kinds), default=0.0)
+        common = [place for place, kind in enumerate(self._kinds) if kind.count >= _COMMON * most]
+        return min(common, key=lambda place: self._kinds[place].width_s, default=None)
+
+    def count(self, shape: Shape) -> None:
+        """Count a beat to its kind, or make a new kind of it."""
+        own = next((kind for kind in self._kinds if kind.number == shape.kind), None)
+        if own is None:
+            if len(self._kinds) == _KINDS:
+                self._kinds.remove(min(self._kinds, key=lambda kind: kind.count))
+            own = _Kind(self._next, shape.wave.copy(), shape.width_s, 0.0)
+            self._next += 1
+            self._kinds.append(own)
+        else:
+            own.wave += _LEARNING_RATE * (shape.wave - own.wave)
+            own.width_s += _LEARNING_RATE * (shape.width_s - own.width_s)
+        for kind in self._kinds:
+            kind.count += (kind is own) - kind.count / _MEMORY
+
+
+def _fit(
+    moved: Float64Array, norms: Float64Array, wave: Float64Array, scale: Float64Array
+) -> tuple[float, int]:
+    template = (wave * scale[:, np.newaxis]).reshape(-1)
+    norm = float(np.sqrt(template @ template))
+    if not norm:
+        return 0.0, _SHIFT
+    fits = moved @ template / np.maximum(norms * norm, 1e-12)
+    at = int(np.argmax(fits))
+    return float(fits[at]), at
+
+
+def _width(around: Float64Array, scale: Float64Array) -> float:
+    slope = scale @ np.abs(np.diff(around, axis=1))
+    steep = np.flatnonzero(slope >= _STEEP * slope.max())
+    return float(steep[-1] - steep[0] + 1) / FS
+
+
+def _ventricular(similarity: float, width_s: float, usual_s: float) -> bool:
+    wider = similarity < _UNLIKE and width_s >= usual_s + _WIDER_S
+    return wider or (similarity < _FOREIGN and width_s >= _NARROW_S)

@@ -1,0 +1,321 @@
+"""What the beats of a bed amount to: heart rate, and the arrhythmias that a monitor must tell of.
+
+Definitions: Clifford GD et al. The PhysioNet/Computing in Cardiology Challenge 2015. Comput Cardiol
+2015;42:273-276. Asystole: no QRS complex for 4 s. Extreme bradycardia: below 40/min for five beats in a row.
+Extreme tachycardia: above 140/min for 17 beats in a row. Ventricular tachycardia: five or more ventricular
+beats in a row at more than 100/min. Ventricular flutter or fibrillation: an oscillatory waveform for 4 s. Here
+a rate below the limit that has lasted as long as five beats at the limit also counts, so that the slowest
+rates are not told last. Atrial fibrillation is suspected where hardly any RR interval is like those before it.
+
+Each judgement is about the newest block. `present` is None where it cannot be told: no usable lead, or not
+for long enough.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from stream.vitals.beats import Beat, Beats
+from stream.vitals.grid import BLOCK, FS
+
+# The heart rate is that of the median of so many intervals, and of this many at least.
+_RATE_INTERVALS, _RATE_LEAST = 8, 2
+# Beats kept: those of the longest rule.
+_KEPT = 64
+# After this long without a beat (seconds) the rate is no longer known.
+_STALE_S = 5.0
+# A condition of the rate ends when the rate is this far inside the limit again.
+_INSIDE = 0.05
+# Of the intervals of a tachycardia so many may be longer: a missed beat.
+_EXCEPTIONS = 1
+# Above this the last seconds are a wave without beats; it ends below the second.
+_WAVE, _NO_WAVE = 0.5, 0.35
+# A beat so much like the dominant one is a recognisable beat.
+_RECOGNISABLE = 0.9
+# Irregularity from which atrial fibrillation is suspected, and below which no longer.
+_IRREGULAR, _REGULAR = 0.09, 0.07
+_AF_BEATS, _AF_LEAST = 48, 24
+
+
+class Rule(StrEnum):
+    """Conditions that are looked for."""
+
+    ASYSTOLE = "asystole"
+    BRADYCARDIA = "extreme-bradycardia"
+    TACHYCARDIA = "extreme-tachycardia"
+    VENTRICULAR_TACHYCARDIA = "ventricular-tachycardia"
+    VENTRICULAR_FIBRILLATION = "ventricular-fibrillation"
+    ATRIAL_FIBRILLATION = "atrial-fibrillation"
+
+
+class Limits(BaseModel):
+    """From where on something is an alarm; adjustable per bed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asystole_s: float = Field(4.0, ge=2.0, le=10.0)
+    """So long without a beat, seconds."""
+    bradycardia_bpm: float = Field(40.0, ge=15.0, le=100.0)
+    bradycardia_beats: int = Field(5, ge=3, le=20)
+    """A rate below the limit for so many beats in a row."""
+    tachycardia_bpm: float = Field(140.0, ge=80.0, le=300.0)
+    tachycardia_beats: int = Field(17, ge=5, le=30)
+    """A rate above the limit for so many beats in a row."""
+    vt_bpm: float = Field(100.0, ge=80.0, le=200.0)
+    vt_beats: int = Field(5, ge=3, le=30)
+    """So many ventricular beats in a row, faster than the limit."""
+    vf_s: float = Field(4.0, ge=2.0, le=10.0)
+    """An oscillation without beats for so long, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """Whether a condition is present.
+
+    Attributes
+    ----------
+    rule : Rule
+    present : bool or None
+        None: cannot be told.
+    onset : int
+        Grid index at which the condition began; where it is not present, that of the block.
+    value : float or None
+        Rate (beats/min) or duration (s) behind the judgement.
+    text : str
+        For people; empty where the condition is not present.
+    """
+
+    rule: Rule
+    present: bool | None
+    onset: int
+    value: float | None = None
+    text: str = ""
+
+
+class Rhythm:
+    """Rhythm of one bed.
+
+    Parameters
+    ----------
+    limits : Limits
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        """May be replaced at any time; counts from the next block on."""
+        self.heart_rate_bpm: float | None = None
+        """Of the median of the last intervals; 0 in asystole; None where it is not known."""
+        self.rr_irregularity: float | None = None
+        """How unlike the last RR intervals are, in parts of the median one; None before there are enough."""
+        self._beats: deque[Beat] = deque(maxlen=_KEPT)
+        # Interval before each of these beats, samples; None where a stretch without leads lies in between.
+        self._intervals: deque[int | None] = deque(maxlen=_KEPT)
+        # From where on there has been a usable lead all the time.
+        self._seen_from: int | None = None
+        self._wave_from: int | None = None
+        self._onsets: dict[Rule, int] = {}
+
+    def update(self, block: Beats) -> list[Judgement]:
+        """Take a block and return a judgement for each rule.
+
+        Parameters
+        ----------
+        block : Beats
+            The blocks of a bed in order.
+
+        Returns
+        -------
+        list of Judgement
+        """
+        stop = block.first + BLOCK
+        if not block.leads:
+            self._seen_from = None
+        elif self._seen_from is None:
+            self._seen_from = block.first
+        for beat in block.found:
+            self._add(beat)
+        blind = self._seen_from is None
+        self.rr_irregularity = None if blind else self._irregularity()
+        wave = self._wave(block)
+        judgements = [
+            self._asystole(block, wave),
+            self._bradycardia(block, wave),
+            self._tachycardia(stop),
+            self._ventricular_tachycardia(stop),
+            self._ventricular_fibrillation(stop, wave),
+            self._atrial_fibrillation(stop),
+        ]
+        if blind:
+            judgements = [Judgement(judgement.rule, None, block.first) for judgement in judgements]
+            self._onsets.clear()
+        self.heart_rate_bpm = None if blind or wave else self._rate(block.settled)
+        return judgements
+
+    def _add(self, beat: Beat) -> None:
+        previous = self._beats[-1] if self._beats else None
+        whole = previous is not None and self._seen_from is not None and previous.index >= self._seen_from
+        self._intervals.append(beat.index - previous.index if whole and previous else None)
+        self._beats.append(beat)
+
+    def _last_intervals(self, count: int) -> list[int]:
+        # The newest, back to the newest interruption.
+        found: list[int] = []
+        for interval in reversed(self._intervals):
+            if interval is None or len(found) == count:
+                break
+            found.append(interval)
+        return found[::-1]
+
+    def _open(self, settled: int) -> int:
+        # Samples without a beat up to where all is decided, since one or since there has been a lead.
+        if self._seen_from is None:
+            return 0
+        since = max(self._seen_from, self._beats[-1].index) if self._beats else self._seen_from
+        return max(0, settled - since)
+
+    def _rate(self, settled: int) -> float | None:
+        if self._held(Rule.ASYSTOLE):
+            return 0.0
+        intervals = self._last_intervals(_RATE_INTERVALS)
+        if len(intervals) < _RATE_LEAST or self._open(settled) > _STALE_S * FS:
+            return None
+        ordered = sorted(intervals)
+        middle = len(ordered) // 2
+        median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+        return 60.0 * FS / median
+
+    def _held(self, rule: Rule) -> bool:
+        return rule in self._onsets
+
+    def _judge(self, rule: Rule, onset: int | None, stop: int, value: float | None, text: str) -> Judgement:
+        # `onset` is None where the condition is not present. It keeps the onset that it began with.
+        if onset is None:
+            self._onsets.pop(rule, None)
+            return Judgement(rule, False, stop - BLOCK, value)
+        return Judgement(rule, True, self._onsets.setdefault(rule, onset), value, text)
+
+    def _asystole(self, block: Beats, wave: bool) -> Judgement:
+        stop, rule = block.first + BLOCK, Rule.ASYSTOLE
+        length = self._open(block.settled)
+        seconds = length / FS
+        if wave or length < self.limits.asystole_s * FS:
+            judgement = self._judge(rule, None, stop, seconds, "")
+            known = wave or (
+                self._beats and self._seen_from is not None and self._beats[-1].index >= self._seen_from
+            )
+            return judgement if known else Judgement(rule, None, stop - BLOCK)
+        return self._judge(rule, block.settled - length, stop, seconds, f"No heart beat for {seconds:.0f} s")
+
+    def _bradycardia(self, block: Beats, wave: bool) -> Judgement:
+        rule, stop = Rule.BRADYCARDIA, block.first + BLOCK
+        limit = 60.0 * FS / self.limits.bradycardia_bpm
+        if self._held(rule):
+            limit *= 1 - _INSIDE
+        needed = self.limits.bradycardia_beats - 1
+        intervals = self._last_intervals(needed)
+        slow: list[int] = []
+        for interval in reversed(intervals):
+            if interval <= limit:
+                break
+            slow.append(interval)
+        lasted = sum(slow) + self._open(block.settled)
+        rate = 60.0 * FS * len(slow) / sum(slow) if slow else None
+        if not intervals:
+            return Judgement(rule, None, stop - BLOCK)
+        if len(slow) < 2 or lasted < needed * limit or wave:
+            # One normal interval ends it.
+            return self._judge(rule, None, stop, rate, "")
+        onset = self._beats[-1].index - sum(slow)
+        return self._judge(rule, onset, stop, rate, f"Heart rate {rate:.0f}/min")
+
+    def _tachycardia(self, stop: int) -> Judgement:
+        rule, needed = Rule.TACHYCARDIA, self.limits.tachycardia_beats - 1
+        limit = 60.0 * FS / self.limits.tachycardia_bpm
+        if self._held(rule):
+            limit /= 1 - _INSIDE
+        intervals = self._last_intervals(needed)
+        if not intervals:
+            return Judgement(rule, None, stop - BLOCK)
+        rate = 60.0 * FS * len(intervals) / sum(intervals)
+        long = sum(interval > limit for interval in intervals)
+        if len(intervals) < needed or long > _EXCEPTIONS * (1 + self._held(rule)):
+            return self._judge(rule, None, stop, rate, "")
+        onset = self._beats[-1].index - sum(intervals)
+        return self._judge(rule, onset, stop, rate, f"Heart rate {rate:.0f}/min")
+
+    def _ventricular_tachycardia(self, stop: int) -> Judgement:
+        rule, needed = Rule.VENTRICULAR_TACHYCARDIA, self.limits.vt_beats
+        if not self._last_intervals(1):
+            return Judgement(rule, None, stop - BLOCK)
+        # The run of fast beats that ends with the newest one.
+        limit = 60.0 * FS / self.limits.vt_bpm
+        run: list[Beat] = []
+        for beat, interval in zip(reversed(self._beats), reversed(self._intervals), strict=True):
+            if not beat.ventricular:
+                break
+            run.append(beat)
+            if interval is None or interval > limit:
+                break
+        if len(run) < needed:
+            return self._judge(rule, None, stop, None, "")
+        run.reverse()
+        rate = 60.0 * FS * (len(run) - 1) / (run[-1].index - run[0].index)
+        text = f"Ventricular tachycardia, {len(run)} beats at {rate:.0f}/min"
+        return self._judge(rule, run[0].index, stop, rate, text)
+
+    def _wave(self, block: Beats) -> bool:
+        # Whether the last seconds are a wave without recognisable beats.
+        enough = block.oscillation >= (_NO_WAVE if self._held(Rule.VENTRICULAR_FIBRILLATION) else _WAVE)
+        since = block.first - 3 * FS
+        recent = [beat for beat in self._beats if beat.index >= since]
+        recognisable = sum(
+            (beat.similarity or 0.0) >= _RECOGNISABLE and beat.width_s < 0.12 for beat in recent
+        )
+        if not enough or not block.leads or recognisable * 2 > len(recent):
+            self._wave_from = None
+            return False
+        if self._wave_from is None:
+            # The measure covers 4 s.
+            self._wave_from = max(0, block.first + BLOCK - 4 * FS)
+        return True
+
+    def _ventricular_fibrillation(self, stop: int, wave: bool) -> Judgement:
+        rule = Rule.VENTRICULAR_FIBRILLATION
+        if not wave or self._wave_from is None:
+            seen = self._seen_from is not None and stop - self._seen_from >= self.limits.vf_s * FS
+            judgement = self._judge(rule, None, stop, None, "")
+            return judgement if seen else Judgement(rule, None, stop - BLOCK)
+        seconds = (stop - self._wave_from) / FS
+        onset = self._wave_from if seconds >= self.limits.vf_s else None
+        return self._judge(
+            rule, onset, stop, seconds, f"Ventricular flutter or fibrillation for {seconds:.0f} s"
+        )
+
+    def _irregularity(self) -> float | None:
+        intervals = self._last_intervals(_AF_BEATS)
+        if len(intervals) < _AF_LEAST:
+            return None
+        return _irregularity(intervals)
+
+    def _atrial_fibrillation(self, stop: int) -> Judgement:
+        rule, irregularity = Rule.ATRIAL_FIBRILLATION, self.rr_irregularity
+        if irregularity is None:
+            return Judgement(rule, None, stop - BLOCK)
+        if irregularity < (_REGULAR if self._held(rule) else _IRREGULAR):
+            return self._judge(rule, None, stop, irregularity, "")
+        onset = self._beats[-1].index - sum(self._last_intervals(_AF_BEATS))
+        return self._judge(rule, onset, stop, irregularity, "Irregular rhythm, as in atrial fibrillation")
+
+
+def _irregularity(intervals: Sequence[int]) -> float:
+    # The median difference of intervals one, two, three and four beats apart, whichever is the least:
+    # bigeminy repeats after two, trigeminy after three, and single ectopic beats do not move a median.
+    x = np.asarray(intervals, np.float64)
+    differences = [float(np.median(np.abs(x[lag:] - x[:-lag]))) for lag in (1, 2, 3, 4)]
+    return min(differences) / float(np.median(x))
