@@ -288,7 +288,7 @@ class AlarmEvent(_Message):
     priority: Priority
     presence: Presence
     onset: int
-    """Sample index at which the condition began."""
+    """Sample index at which the condition began; of a latched alarm whose condition came back: again."""
     onset_t: int
     """Device time of the onset, ns."""
     since: int

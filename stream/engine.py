@@ -307,7 +307,13 @@ class Engine:
         every = [load.every if arrival.bed.pace else 1 for arrival in arrivals]
         pushed = push_together(
             [
-                Push(arrival.bed.windows, arrival.chunk.header.n0, millivolts, hops)
+                Push(
+                    arrival.bed.windows,
+                    arrival.chunk.header.n0,
+                    millivolts,
+                    hops,
+                    arrival.chunk.header.valid,
+                )
                 for arrival, millivolts, hops in zip(
                     arrivals, to_millivolts([arrival.chunk for arrival in arrivals]), every, strict=True
                 )
@@ -371,8 +377,8 @@ class Engine:
                 heart_rate=block.heart_rate,
                 rr_irregularity=block.rr_irregularity,
                 beats=tuple(bed.beats),
-                quality=quality.by_lead(bed.leads) if quality else {},
-                issues=quality.issues_by_lead(bed.leads) if quality else {},
+                quality=quality.index_of(bed.leads) if quality else {},
+                issues=quality.issues_of(bed.leads) if quality else {},
                 ingest_ns=header.ingest_ns,
             )
         )

@@ -232,11 +232,13 @@ def _mean_quality(vitals: list[Vitals]) -> dict[str, float]:
 
 
 def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
-    results: dict[str, AlarmResult] = {}
+    # What latched and came back stands there twice: there is nobody here to acknowledge the first time.
+    results: list[AlarmResult] = []
+    lasting: dict[str, AlarmResult] = {}
     for event in events:
         at_s = (event.since - first.t0) / 1e9
-        if not event.number:
-            results[event.alarm] = AlarmResult(
+        if event.presence is Presence.ON and event.alarm not in lasting:
+            lasting[event.alarm] = AlarmResult(
                 alarm=event.alarm,
                 kind=event.kind,
                 code=event.code,
@@ -247,6 +249,7 @@ def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
                 end_s=None,
                 score=event.score,
             )
-        elif event.presence is Presence.OFF:
-            results[event.alarm].end_s = at_s
-    return list(results.values())
+            results.append(lasting[event.alarm])
+        elif event.presence in (Presence.OFF, Presence.LATCHED) and event.alarm in lasting:
+            lasting.pop(event.alarm).end_s = at_s
+    return results

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from models.manifest import FilterSpec, WindowSpec
+from stream.contract import Validity
 from stream.preprocess import BRIDGE_S, Conditioner, Float64Array, Resampled, condition
+from stream.vitals.quality import QualityMeter, SecondQuality, measure_together
 
 Float32Array = npt.NDArray[np.float32]
 
 # Windows of 12 leads and 800 samples in so many float64 arrays still fit a core's second cache.
 _TOGETHER = 8
+# A lead with more poor seconds than this in a window is masked: one is a touch, which the rule outlasts.
+_POOR_S = 1
 
 
 @dataclass(slots=True)
@@ -67,6 +71,8 @@ class Piece:
     first: int
     values: Float32Array
     missing: Float32Array | None
+    poor: npt.NDArray[np.bool_] | None = None
+    """Shape (leads,): whose signal is too poor to be judged; None: nobody's."""
 
 
 class _Ring:
@@ -109,6 +115,9 @@ class Listener(Protocol):
     def hear(self, stretch: Resampled) -> None:
         """Take a stretch of conditioned signal, of all leads of the feed."""
 
+    def rate(self, seconds: Sequence[SecondQuality]) -> None:
+        """Take the quality of the next seconds, all leads, before the signal that completes them."""
+
 
 class BedWindow:
     """Conditioner, ring and window grid of one session of one bed.
@@ -150,6 +159,9 @@ class BedWindow:
         self._rows = np.array([row for _, row in known], dtype=np.intp)
         self.listener: Listener | None = None
         """Hears what the windows are made of."""
+        self._meter = QualityMeter(len(leads), fs, start)
+        # Quality of the seconds that a window may reach into.
+        self._seconds: deque[SecondQuality] = deque(maxlen=int(spec.seconds) + 2)
         self._restart(start)
         # A window in source samples; a hop more, for what the conditioner looks ahead.
         self._span = self._conditioner.source_index(spec.samples + spec.hop)
@@ -177,7 +189,9 @@ class BedWindow:
         """Return the number of the first window of the grid that begins at or after a source sample."""
         return -(-self._conditioner.first_out_from(sample) // self._spec.hop)
 
-    def push(self, n0: int, millivolts: Float64Array) -> Iterator[Window]:
+    def push(
+        self, n0: int, millivolts: Float64Array, valid: Sequence[Validity] | None = None
+    ) -> Iterator[Window]:
         """Take samples from index `n0` on and yield the windows that they complete, in order.
 
         Samples that came before are dropped; a hole before `n0` counts as missing samples. Of a long hole,
@@ -188,12 +202,32 @@ class BedWindow:
         n0 : int
         millivolts : numpy.ndarray of float64, shape (n, leads)
             NaN where there is no valid sample.
+        valid : sequence of Validity, optional
+            What the source says of each lead.
         """
+        self._rate(self._meter.push(n0, millivolts, valid))
         for piece in self._fill(n0):
             yield self._window(piece)
         x = millivolts[max(0, self.next_in - n0) :].T
         for piece in self._cut(self._conditioner.push(np.ascontiguousarray(x))):
             yield self._window(piece)
+
+    def _rate(self, seconds: Sequence[SecondQuality]) -> None:
+        self._seconds += seconds
+        if self.listener is not None:
+            self.listener.rate(seconds)
+
+    def _poor(self, first: int) -> npt.NDArray[np.bool_] | None:
+        # Leads with too many poor seconds in the window that begins at a grid sample. Of a second that the
+        # window's last sample does not complete nothing is known yet, however the feed is cut.
+        if all(second.usable.all() for second in self._seconds):
+            return None
+        begin, end = (self._conditioner.source_index(at) for at in (first, first + self._spec.samples - 1))
+        poor = np.zeros(self._n_feed, np.intp)
+        for second in self._seconds:
+            if second.end > begin and second.end <= end + 1:
+                poor += ~second.usable
+        return (poor > _POOR_S)[self._columns]
 
     def _fill(self, n0: int) -> Iterator[Piece]:
         # Up to `n0`, with nothing.
@@ -220,7 +254,9 @@ class BedWindow:
             self._ring.append(values[:, at : at + take], missing[:, at : at + take])
             at += take
             if self._ring.stop == window_stop:
-                yield self._ring.last(spec.samples)
+                piece = self._ring.last(spec.samples)
+                poor = self._poor(piece.first)
+                yield piece if poor is None else replace(piece, poor=poor)
                 self._next_window += 1
 
     def _window(self, piece: Piece) -> Window:
@@ -247,18 +283,26 @@ class Push:
         NaN where there is no valid sample.
     every : int
         Only windows with a number divisible by this are wanted.
+    valid : sequence of Validity, optional
+        What the source says of each lead.
     """
 
     bed: BedWindow
     n0: int
     millivolts: Float64Array
     every: int = 1
+    valid: Sequence[Validity] | None = None
 
     def wanted(self, pieces: Iterable[Piece]) -> list[Piece]:
         """Return those of the windows that are wanted, as copies: the ring that they lie in goes on."""
         hop = self.bed._spec.hop
         return [
-            Piece(piece.first, piece.values.copy(), None if piece.missing is None else piece.missing.copy())
+            Piece(
+                piece.first,
+                piece.values.copy(),
+                None if piece.missing is None else piece.missing.copy(),
+                piece.poor,
+            )
             for piece in pieces
             if piece.first // hop % self.every == 0
         ]
@@ -280,6 +324,9 @@ def push_together(pushes: Sequence[Push]) -> list[list[Window]]:
     pieces: list[list[Piece]] = [[] for _ in pushes]
     alike: defaultdict[Hashable, list[int]] = defaultdict(list)
     inputs: list[Float64Array] = []
+    rated = measure_together([(push.bed._meter, push.n0, push.millivolts, push.valid) for push in pushes])
+    for push, seconds in zip(pushes, rated, strict=True):
+        push.bed._rate(seconds)
     for place, push in enumerate(pushes):
         bed = push.bed
         pieces[place] += push.wanted(bed._fill(push.n0))
@@ -319,8 +366,8 @@ def normalise(
     """Return the model's view of windows of conditioned signal.
 
     Each lead is standardised over its valid samples in the window itself. A lead is masked if it has no
-    amplitude, or a gap that by the end of the window has lasted longer than `stream.preprocess.BRIDGE_S`,
-    also if it began before the window. Whether a gap at the very end will last, nobody knows yet: its
+    amplitude, if its signal is too poor, or if it has a gap that by the end of the window has lasted longer
+    than `stream.preprocess.BRIDGE_S`, also if it began before the window. Whether a gap at the very end will last, nobody knows yet: its
     points do not count, and the next window is masked if it did.
 
     Parameters
@@ -346,7 +393,11 @@ def normalise(
         mean, scale, present, gap = _standardise_with_gaps(values, np.stack(missing))
     else:
         mean, scale = _standardise(values)
-    good = ~(gap | (scale < spec.floor_mv))
+    poor = np.zeros(gap.shape, np.bool_)
+    for number, piece in enumerate(pieces):
+        if piece.poor is not None:
+            poor[number] = piece.poor
+    good = ~(gap | poor | (scale < spec.floor_mv))
     values /= np.where(good, scale, 1.0)[:, :, np.newaxis]
     if not good.all():
         values[~good] = 0.0
@@ -365,10 +416,18 @@ def normalise(
     for number in range(len(pieces)):
         reason = None
         if not good[number].any():
-            reason = "no known lead" if not len(rows) else "gap" if gap[number].any() else "flat"
+            reason = _why(len(rows), gap[number], poor[number])
         arrays = x[number], mask[number], counted[number], means[number], scales[number]
         windows.append(Window(0, 0, 0, *arrays, reason=reason))
     return windows
+
+
+def _why(known: int, gap: npt.NDArray[np.bool_], poor: npt.NDArray[np.bool_]) -> str:
+    if not known:
+        return "no known lead"
+    if gap.any():
+        return "gap"
+    return "poor signal" if poor.any() else "flat"
 
 
 def _standardise(values: Float64Array) -> tuple[Float64Array, Float64Array]:

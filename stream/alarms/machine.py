@@ -96,6 +96,9 @@ def _there(state: BedState, condition: Condition, moment: Moment, seen: Seen) ->
     if alarm is not None:
         alarm.gone_t = None
         alarm.message, alarm.score = seen.message, seen.score
+        if alarm.presence is Presence.LATCHED:
+            # It had ended, and began again.
+            alarm.onset, alarm.onset_t = seen.onset, moment.time_of(seen.onset)
         quiet = alarm.presence in (Presence.LATCHED, Presence.OFF) and not _silenced(state, condition)
         return _signal(state, condition, moment) if quiet else []
     if moment.t - state.waiting.setdefault(rule, moment.t) < condition.delay_s * 1e9:

@@ -22,6 +22,7 @@ from stream.alarms.machine import Seen, observe, pass_time
 from stream.alarms.state import BedState, Moment
 from stream.contract import AlarmEvent
 from stream.vitals.bed import Block
+from stream.vitals.quality import LEAD_OFF as ISSUES_OFF
 from stream.vitals.quality import Issue, SecondQuality
 
 BY_WINDOW = (ANOMALY, NOT_SCORED, MODEL_FAILED)
@@ -41,9 +42,6 @@ RHYTHMS = {
         ATRIAL_FIBRILLATION,
     )
 }
-
-# A lead with one of these carries nothing; with the others it carries the heart, too, and something else.
-_NOTHING = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
 
 
 def judge_block(
@@ -78,24 +76,28 @@ def judge_block(
         seen = Seen(judged.present, onset, judged.text)
         events += observe(state, RHYTHMS[judged.rule], moment, seen)
     if block.quality is not None:
-        off, noisy = leads_off(block.quality, leads), too_poor(block.quality)
+        quality = block.quality
+        off, noisy = leads_off(quality, leads), too_poor(quality)
+        # Of a gap nothing is known but that it is one: other alarms tell of it.
+        gap = all(Issue.GAP in issues for issues in quality.issues)
         message = f"lead{'s' if len(off) > 1 else ''} {', '.join(off)} off" if off else "all leads are on"
-        events += observe(state, LEAD_OFF, moment, Seen(bool(off), block.quality.start, message))
+        seen = Seen(None if gap else bool(off), quality.start, message)
+        events += observe(state, LEAD_OFF, moment, seen)
         message = "signal too poor in most leads" if noisy else "the signal is good enough again"
-        events += observe(state, NOISE, moment, Seen(noisy, block.quality.start, message))
+        events += observe(state, NOISE, moment, Seen(None if gap else noisy, quality.start, message))
     return events + pass_time(state, moment, BY_BLOCK)
 
 
 def leads_off(quality: SecondQuality, leads: Sequence[str]) -> list[str]:
     """Return the leads that carry nothing: off, flat or saturated."""
-    return [lead for lead, issues in zip(leads, quality.issues, strict=True) if issues & _NOTHING]
+    return [lead for lead, issues in zip(leads, quality.issues, strict=True) if issues & ISSUES_OFF]
 
 
 def too_poor(quality: SecondQuality) -> bool:
-    """Say whether of the leads that carry something, most are not usable."""
+    """Say whether of the leads that are on, most are not usable."""
     on = [
         bool(usable)
         for usable, issues in zip(quality.usable, quality.issues, strict=True)
-        if not issues & _NOTHING
+        if not issues & ISSUES_OFF
     ]
     return bool(on) and 2 * sum(on) < len(on)

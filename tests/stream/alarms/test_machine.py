@@ -173,8 +173,9 @@ class Alarms(RuleBasedStateMachine):
             assert events[0].presence is Presence.ON
             last = events[0].presence
             acknowledged = False
+            first = events[0]
+            assert name == alarm_id(first.bed, first.session, first.rule, first.onset)
             for event in events:
-                assert event.alarm == alarm_id(event.bed, event.session, event.rule, event.onset)
                 assert event.priority is CONDITIONS[event.rule].priority
                 assert event.onset_t <= event.since
                 assert not (acknowledged and event.presence in (Presence.ON, Presence.LATCHED))

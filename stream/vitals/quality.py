@@ -1,0 +1,325 @@
+"""Signal quality of each lead in each second, from the samples as they come from the source.
+
+Measured before any filter, because what a filter takes away (the mains, the baseline, what lies above 50 Hz)
+is what tells a bad electrode from a good one. Seconds are anchored at sample 0 of the session, so that the
+result does not depend on how the feed is cut.
+
+What is measured, and how much of it halves the index of a lead:
+
+``gap``
+    Share of samples that are missing in all leads at once, 0.3.
+``off``
+    Share of samples that are missing in this lead alone, 0.3; or the source says so.
+``flat``
+    Peak to peak below 10 µV, in this second and in the one before.
+``saturated``
+    Share of samples at the highest or the lowest value, 0.1, if that is more than 4 mV away from the mean; or
+    the source says so.
+``baseline``
+    Change of the mean from the second before, 1 mV.
+``powerline``
+    Amplitude of 50 or 60 Hz, 0.5 mV.
+``noise``
+    What is left above some 25 Hz between the QRS complexes, as a share of the lead's peak to peak, 0.08.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from stream.contract import Validity
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Issue(StrEnum):
+    """What is wrong with a lead."""
+
+    GAP = "gap"
+    OFF = "off"
+    FLAT = "flat"
+    SATURATED = "saturated"
+    BASELINE = "baseline"
+    POWERLINE = "powerline"
+    NOISE = "noise"
+
+
+LEAD_OFF = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
+"""With one of these a lead carries nothing; with ``gap`` nothing has come of any lead."""
+
+# A front end alone makes more noise than this: what is flatter is no electrode on a skin.
+_FLAT_MV = 0.01
+# The range of monitors' inputs begins at 5 mV on either side; complexes rarely reach 4.
+_RAIL_MV = 4.0
+# Above what these bounds say of the electrode, the band-pass behind them still removes nearly all of it.
+_BASELINE_MV, _POWERLINE_MV = 1.0, 0.5
+_MISSING, _PLATEAU = 0.3, 0.1
+# White noise alone has a sixth; clean leads have a hundredth.
+_NOISE = 0.08
+# Below this noise nothing is doubtful, however small the lead.
+_QUIET_MV = 0.02
+# Half the distance over which curvature is taken: it passes what lies above some 25 Hz and of a wide complex,
+# up to 15 Hz, a tenth.
+_CURVATURE_S = 0.005
+# 1.4826 median absolute values are a standard deviation (of Gaussian noise).
+_SIGMA = 1.4826
+# An issue is named from here on, an unusable lead is one below, and it has to be above the last for two
+# seconds before it is usable again.
+_NAMED, _USABLE, _AGAIN, _AGAIN_S = 0.6, 0.4, 0.6, 2
+# A longer hole is not filled with missing seconds: the feed begins anew behind it.
+_HOLE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SecondQuality:
+    """One second of one feed.
+
+    Attributes
+    ----------
+    second : int
+        Number since the start of the session.
+    start, end : int
+        Source samples that it covers, end exclusive.
+    index : numpy.ndarray of float64, shape (leads,)
+        1 good, 0 useless.
+    issues : tuple of frozenset of Issue
+        By lead.
+    usable : numpy.ndarray of bool, shape (leads,)
+        Whether a lead should be looked at: with hysteresis, so that it does not flutter.
+    """
+
+    second: int
+    start: int
+    end: int
+    index: Float64Array
+    issues: tuple[frozenset[Issue], ...]
+    usable: BoolArray
+
+    def index_of(self, leads: Sequence[str]) -> dict[str, float]:
+        """Return the index by lead, as fine as anybody needs it."""
+        return {lead: round(float(value), 2) for lead, value in zip(leads, self.index, strict=True)}
+
+    def issues_of(self, leads: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the issues of the leads that have any."""
+        return {
+            lead: tuple(sorted(issues)) for lead, issues in zip(leads, self.issues, strict=True) if issues
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Second:
+    # Samples of a whole second, shape (leads, n), and what the source says of each lead.
+    second: int
+    start: int
+    x: Float64Array
+    off: BoolArray
+    saturated: BoolArray
+
+
+@dataclass(frozen=True, slots=True)
+class _Measures:
+    # Of the leads of one second; each of shape (leads,).
+    gap: Float64Array
+    missing: Float64Array
+    range_mv: Float64Array
+    plateau: Float64Array
+    mean_mv: Float64Array
+    powerline_mv: Float64Array
+    noise_mv: Float64Array
+
+
+class QualityMeter:
+    """Signal quality of one session of one bed.
+
+    Parameters
+    ----------
+    n_leads : int
+    fs : float
+        Sampling frequency, Hz.
+    start : int
+        Index of the first sample that will come.
+    """
+
+    def __init__(self, n_leads: int, fs: float, start: int = 0) -> None:
+        self.fs = fs
+        self.n_leads = n_leads
+        self._restart(start)
+
+    def _restart(self, start: int) -> None:
+        self._second = int(start // self.fs)
+        if self._begin(self._second + 1) <= start:
+            # A rate that is no whole number.
+            self._second += 1
+        self._pieces: list[Float64Array] = []
+        self._have = start
+        """Sample after the last one that has been taken."""
+        self._from = start
+        self._off = np.zeros(self.n_leads, np.bool_)
+        self._saturated = np.zeros(self.n_leads, np.bool_)
+        self._mean_mv = np.full(self.n_leads, np.nan)
+        self._flat = np.zeros(self.n_leads, np.bool_)
+        self._usable = np.ones(self.n_leads, np.bool_)
+        self._good = np.full(self.n_leads, _AGAIN_S)
+
+    def _begin(self, second: int) -> int:
+        return int(-(-second * self.fs // 1))
+
+    def push(
+        self, n0: int, millivolts: Float64Array, valid: Sequence[Validity] | None = None
+    ) -> list[SecondQuality]:
+        """Take samples and return the seconds that they complete.
+
+        Parameters
+        ----------
+        n0 : int
+            Index of the first sample; a hole before it counts as missing.
+        millivolts : numpy.ndarray of float64, shape (n, leads)
+            NaN where there is no valid sample.
+        valid : sequence of Validity, optional
+            What the source says of each lead.
+        """
+        return measure_together([(self, n0, millivolts, valid)])[0]
+
+    def _take(self, n0: int, millivolts: Float64Array, valid: Sequence[Validity] | None) -> list[_Second]:
+        if n0 - self._have > _HOLE_S * self.fs:
+            self._restart(n0)
+        seconds: list[_Second] = []
+        if n0 > self._have:
+            seconds += self._cut(np.full((n0 - self._have, self.n_leads), np.nan), None)
+        return seconds + self._cut(millivolts[max(0, self._have - n0) :], valid)
+
+    def _cut(self, x: Float64Array, valid: Sequence[Validity] | None) -> list[_Second]:
+        seconds: list[_Second] = []
+        while len(x):
+            end = self._begin(self._second + 1)
+            piece, x = x[: end - self._have], x[end - self._have :]
+            if valid is not None:
+                self._off |= [flag is Validity.OFF for flag in valid]
+                self._saturated |= [flag is Validity.SATURATED for flag in valid]
+            self._pieces.append(piece)
+            self._have += len(piece)
+            if self._have < end:
+                break
+            whole = np.concatenate(self._pieces).T
+            start = self._begin(self._second)
+            if whole.shape[1] == end - start:
+                # The first second of a feed that began in the middle of one is left out.
+                seconds.append(_Second(self._second, start, whole, self._off.copy(), self._saturated.copy()))
+            self._pieces = []
+            self._off[:], self._saturated[:] = False, False
+            self._second += 1
+        return seconds
+
+    def _judge(self, second: _Second, measured: _Measures) -> SecondQuality:
+        step = np.abs(measured.mean_mv - self._mean_mv)
+        self._mean_mv = measured.mean_mv
+        flat = measured.range_mv < _FLAT_MV
+        was_flat, self._flat = self._flat, flat
+        noise = np.where(
+            measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
+        )
+        # How much of what makes a lead doubtful there is of each issue.
+        shares = {
+            Issue.GAP: measured.gap / _MISSING,
+            Issue.OFF: np.where(second.off, np.inf, measured.missing / _MISSING),
+            Issue.FLAT: np.where(flat & was_flat, np.inf, 0.0),
+            Issue.SATURATED: np.where(second.saturated, np.inf, measured.plateau / _PLATEAU),
+            Issue.BASELINE: np.nan_to_num(step / _BASELINE_MV),
+            Issue.POWERLINE: measured.powerline_mv / _POWERLINE_MV,
+            Issue.NOISE: noise / _NOISE,
+        }
+        each = {issue: 1 / (1 + np.square(share)) for issue, share in shares.items()}
+        index = np.prod(list(each.values()), axis=0)
+        issues = tuple(
+            frozenset(issue for issue, part in each.items() if part[lead] < _NAMED)
+            for lead in range(self.n_leads)
+        )
+        self._good = np.where(index >= _AGAIN, self._good + 1, 0)
+        self._usable = np.where(self._usable, index >= _USABLE, self._good >= _AGAIN_S)
+        end = second.start + second.x.shape[1]
+        return SecondQuality(second.second, second.start, end, index, issues, self._usable.copy())
+
+
+def measure_together(
+    pushes: Sequence[tuple[QualityMeter, int, Float64Array, Sequence[Validity] | None]],
+) -> list[list[SecondQuality]]:
+    """Take samples of many beds at once.
+
+    Parameters
+    ----------
+    pushes : sequence of tuple
+        Of different beds: meter, and what its `QualityMeter.push` takes.
+
+    Returns
+    -------
+    list of list of SecondQuality
+        For each what `push` would return, to the last bit.
+    """
+    taken = [meter._take(n0, x, valid) for meter, n0, x, valid in pushes]
+    alike: defaultdict[tuple[float, int, int], list[tuple[int, int]]] = defaultdict(list)
+    for place, seconds in enumerate(taken):
+        for number, second in enumerate(seconds):
+            alike[pushes[place][0].fs, *second.x.shape].append((place, number))
+    measured: dict[tuple[int, int], _Measures] = {}
+    for (fs, _, _), places in alike.items():
+        stacked = np.stack([taken[place][number].x for place, number in places])
+        measured |= zip(places, _measure(stacked, fs), strict=True)
+    return [
+        [pushes[place][0]._judge(second, measured[place, number]) for number, second in enumerate(seconds)]
+        for place, seconds in enumerate(taken)
+    ]
+
+
+def _measure(x: Float64Array, fs: float) -> list[_Measures]:
+    # x: shape (seconds, leads, n); every number is computed from its own lead's samples alone.
+    n = x.shape[2]
+    absent = np.isnan(x)
+    if absent.any():
+        counted = np.maximum(n - absent.sum(axis=2), 1)
+        x = np.where(absent, 0.0, x)
+        mean = x.sum(axis=2) / counted
+        x = np.where(absent, mean[:, :, np.newaxis], x)
+    else:
+        mean = x.sum(axis=2) / n
+    gap = np.repeat(absent.all(axis=1).sum(axis=1)[:, np.newaxis] / n, x.shape[1], axis=1)
+    missing = absent.sum(axis=2) / n - gap
+    x = x - mean[:, :, np.newaxis]
+    high, low = x.max(axis=2), x.min(axis=2)
+    plateau = np.maximum(
+        _share_at(x >= high[:, :, np.newaxis], high), _share_at(x <= low[:, :, np.newaxis], -low)
+    )
+    powerline = np.zeros(mean.shape)
+    for cosine, sine in _mains(fs, n):
+        a, b = (x * cosine).sum(axis=2) * (2 / n), (x * sine).sum(axis=2) * (2 / n)
+        powerline = np.maximum(powerline, np.hypot(a, b))
+        x = x - a[:, :, np.newaxis] * cosine - b[:, :, np.newaxis] * sine
+    lag = max(1, round(_CURVATURE_S * fs))
+    noise = np.zeros(mean.shape)
+    if n > 2 * lag:
+        curvature = np.abs(x[:, :, lag:-lag] - 0.5 * (x[:, :, : -2 * lag] + x[:, :, 2 * lag :]))
+        middle = curvature.shape[2] // 2
+        noise = _SIGMA * np.partition(curvature, middle, axis=2)[:, :, middle]
+    ranges = high - low
+    return [
+        _Measures(gap[k], missing[k], ranges[k], plateau[k], mean[k], powerline[k], noise[k])
+        for k in range(len(x))
+    ]
+
+
+def _share_at(there: BoolArray, distance_mv: Float64Array) -> Float64Array:
+    return np.where(distance_mv > _RAIL_MV, there.sum(axis=2) / there.shape[2], 0.0)
+
+
+@lru_cache(maxsize=64)
+def _mains(fs: float, n: int) -> list[tuple[Float64Array, Float64Array]]:
+    # A source of less than 125 Hz does not show its mains as such.
+    t = np.arange(n) / fs
+    return [(np.cos(2 * np.pi * hz * t), np.sin(2 * np.pi * hz * t)) for hz in (50.0, 60.0) if hz < 0.48 * fs]
