@@ -70,9 +70,13 @@ _LONG = 1.5
 _PATIENCE = 60
 # Without a beat for so long (samples) the thresholds come down, with this time constant, to this part.
 _CALM, _DECAY, _LOWEST = 150, 100.0, 0.25
+# (for what looks like no kind of beat, to this part).
+_LOWEST_NEW = 0.5
 # What is found then must exceed the median of the joined envelope so many times. Gaussian noise does
 # so 3.5 times.
 _OUTSTANDING = 5.0
+# One in so many leads may have its doubts that there is an oscillation.
+_DOUBT = 4
 
 
 def _wavelet() -> npt.NDArray[np.complex128]:
@@ -116,6 +120,8 @@ class Beat:
         Largest deflection from the mean of the surrounding 0.3 s in the best lead, with its sign.
     similarity : float or None
         Correlation with the bed's dominant beat, -1 to 1; None before there is one.
+    kind : int
+        Number of the kind of beats that it belongs to. Rare kinds are forgotten, and numbers do not come again.
     ventricular : bool
         Whether it looks as if it came from the ventricles: unlike the dominant beat, and wide.
     """
@@ -125,6 +131,7 @@ class Beat:
     width_s: float
     amplitude_mv: float
     similarity: float | None
+    kind: int
     ventricular: bool
 
 
@@ -143,7 +150,8 @@ class Beats:
     leads : int
         How many leads were there and usable; with none, no beat can be found.
     oscillation : float
-        How much the last 4 s are a wave without beats, 0 to 1: mean over these leads (`oscillation`).
+        How much the last 4 s are a wave without beats, 0 to 1 (`stream.vitals.oscillation`), in all of
+        these leads but a quarter.
     level_mv : float
         Median envelope of the leads at which beats usually peak; 0 before there is any.
     """
@@ -382,6 +390,9 @@ class BeatDetector:
         if since < _REFRACTORY or height < _MISSED * scale:
             return
         shape = self._morphology.measure(self._x, index - (self._stop - _HISTORY), self._level, self._weight)
+        if shape.kind is None:
+            # What is low and looks new is a P wave or an artefact rather than a beat.
+            scale = max(scale, _LOWEST_NEW)
         clear = height >= _CLEAR * scale and (scale == 1.0 or outstanding)
         if self._last is not None and since < _T_WAVE and height < _CLEAR * self._last[1]:
             clear = False
@@ -445,8 +456,7 @@ class BeatDetector:
             self._levels.clear()
         self._levels.append(peak)
         self._update_level()
-        self._morphology.count(candidate.shape)
-        found.append(_beat(candidate, candidate.shape))
+        found.append(_beat(candidate, self._morphology.count(candidate.shape)))
 
     def _update_level(self) -> None:
         levels = np.stack(self._levels)
@@ -462,20 +472,22 @@ class BeatDetector:
     def _oscillation(self, present: BoolArray) -> float:
         whole = present & ~self._gone.any(axis=1)
         shares = oscillation(self._x[whole])
-        shares = shares[~np.isnan(shares)]
-        return float(shares.mean()) if len(shares) else 0.0
+        shares = np.sort(shares[~np.isnan(shares)])
+        return float(shares[len(shares) // _DOUBT]) if len(shares) else 0.0
 
     def _level_mv(self) -> float:
         used = self._level[self._weight > 0]
         return float(np.median(used)) if len(used) else 0.0
 
 
-def _beat(candidate: _Candidate, shape: Shape) -> Beat:
+def _beat(candidate: _Candidate, kind: int) -> Beat:
+    shape = candidate.shape
     return Beat(
         index=candidate.index,
         height=candidate.height,
         width_s=shape.width_s,
         amplitude_mv=shape.amplitude_mv,
         similarity=shape.similarity,
+        kind=kind,
         ventricular=shape.ventricular,
     )

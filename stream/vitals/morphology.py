@@ -118,8 +118,8 @@ class Morphology:
         common = [place for place, kind in enumerate(self._kinds) if kind.count >= _COMMON * most]
         return min(common, key=lambda place: self._kinds[place].width_s, default=None)
 
-    def count(self, shape: Shape) -> None:
-        """Count a beat to its kind, or make a new kind of it."""
+    def count(self, shape: Shape) -> int:
+        """Count a beat to its kind, or make a new kind of it; return the kind's number."""
         own = next((kind for kind in self._kinds if kind.number == shape.kind), None)
         if own is None:
             if len(self._kinds) == _KINDS:
@@ -132,6 +132,7 @@ class Morphology:
             own.width_s += _LEARNING_RATE * (shape.width_s - own.width_s)
         for kind in self._kinds:
             kind.count += (kind is own) - kind.count / _MEMORY
+        return own.number
 
 
 def _fit(

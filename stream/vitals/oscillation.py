@@ -21,8 +21,9 @@ Float64Array = npt.NDArray[np.float64]
 # Between these the share falls from 1 to 0.
 _FORM = (1.35, 1.6)
 _LEAKAGE = (0.55, 0.75)
-# Below this root mean square, mV, it is noise of the electrode, and no fibrillation that could be told.
-_LEAST_MV = 0.05
+# Below the second root mean square, mV, it may be the noise of the electrode, and says nothing unless it
+# rests between its deflections; below the first it says nothing at all.
+_NOTHING_MV, _LEAST_MV = 0.015, 0.05
 # Mean frequencies of flutter and fibrillation, Hz; noise swings faster, movement more slowly.
 _SLOWEST_HZ, _FASTEST_HZ = 1.5, 9.0
 
@@ -38,13 +39,14 @@ def oscillation(x: Float64Array) -> Float64Array:
     Returns
     -------
     numpy.ndarray, shape (leads,)
-        0 for beats or noise, 1 for a wave; NaN for a lead without amplitude.
+        0 for beats or noise, 1 for a wave; NaN for a lead that does not say.
     """
     size = np.abs(x)
     mean = size.mean(axis=1)
     power = np.sqrt(np.square(x).mean(axis=1))
-    share = np.where(power >= _LEAST_MV, 0.0, np.nan)
-    for lead in np.flatnonzero((power >= _LEAST_MV) & (power < _FORM[1] * mean)).tolist():
+    rests = power >= _FORM[1] * mean
+    share = np.where((power >= _LEAST_MV) | (rests & (power >= _NOTHING_MV)), 0.0, np.nan)
+    for lead in np.flatnonzero((power >= _LEAST_MV) & ~rests).tolist():
         steepness = float(np.abs(np.diff(x[lead])).mean()) * FS
         # A sine's mean slope is its frequency times four amplitudes, its mean magnitude 2/pi of one.
         frequency = steepness / (2 * np.pi * float(mean[lead]))
