@@ -75,8 +75,6 @@ _LOWEST_NEW = 0.5
 # What is found then must exceed the median of the joined envelope so many times. Gaussian noise does
 # so 3.5 times.
 _OUTSTANDING = 5.0
-# One in so many leads may have its doubts that there is an oscillation.
-_DOUBT = 4
 
 
 def _wavelet() -> npt.NDArray[np.complex128]:
@@ -121,7 +119,7 @@ class Beat:
     similarity : float or None
         Correlation with the bed's dominant beat, -1 to 1; None before there is one.
     kind : int
-        Number of the kind of beats that it belongs to. Rare kinds are forgotten, and numbers do not come again.
+        Number of the kind of beats that it belongs to. Rare kinds are forgotten; numbers do not come again.
     ventricular : bool
         Whether it looks as if it came from the ventricles: unlike the dominant beat, and wide.
     """
@@ -150,10 +148,8 @@ class Beats:
     leads : int
         How many leads were there and usable; with none, no beat can be found.
     oscillation : float
-        How much the last 4 s are a wave without beats, 0 to 1 (`stream.vitals.oscillation`), in all of
-        these leads but a quarter.
-    level_mv : float
-        Median envelope of the leads at which beats usually peak; 0 before there is any.
+        How much the last 4 s of these leads are a wave without beats, 0 to 1; see
+        `stream.vitals.oscillation`.
     """
 
     first: int
@@ -161,7 +157,6 @@ class Beats:
     settled: int
     leads: int
     oscillation: float
-    level_mv: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +284,6 @@ class BeatDetector:
             settled=min([self._decided, *(candidate.index for candidate in self._pending[:1])]),
             leads=int(np.count_nonzero(present)),
             oscillation=self._oscillation(present),
-            level_mv=self._level_mv(),
         )
 
     def _append(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.float32]) -> None:
@@ -348,7 +342,7 @@ class BeatDetector:
         # Columns of joined: what has the refractory time behind it can be judged.
         begin = max(self._decided - offset, 2 * _REFRACTORY)
         end = _HISTORY - _REFRACTORY
-        calm = float(np.median(joined[-4 * BLOCK :]))
+        calm = float(np.partition(joined[-4 * BLOCK :], 2 * BLOCK)[2 * BLOCK])
         inner = joined[begin:end]
         peaks = np.flatnonzero(
             (inner > joined[begin - 1 : end - 1])
@@ -459,25 +453,15 @@ class BeatDetector:
         found.append(_beat(candidate, self._morphology.count(candidate.shape)))
 
     def _update_level(self) -> None:
-        levels = np.stack(self._levels)
-        if np.isnan(levels).any():
-            known = np.count_nonzero(~np.isnan(levels), axis=0) >= 1
-            fresh = np.full(self._n, np.nan)
-            if known.any():
-                fresh[known] = np.nanmedian(levels[:, known], axis=0)
-            self._level = np.where(known, fresh, self._level)
-        else:
-            self._level = np.median(levels, axis=0)
+        # The median of what is known; the sort puts NaN last.
+        levels = np.sort(np.stack(self._levels), axis=0)
+        known = len(levels) - np.count_nonzero(np.isnan(levels), axis=0)
+        middle = levels[np.maximum(known - 1, 0) // 2, np.arange(self._n)]
+        self._level = np.where(known > 0, middle, self._level)
 
     def _oscillation(self, present: BoolArray) -> float:
         whole = present & ~self._gone.any(axis=1)
-        shares = oscillation(self._x[whole])
-        shares = np.sort(shares[~np.isnan(shares)])
-        return float(shares[len(shares) // _DOUBT]) if len(shares) else 0.0
-
-    def _level_mv(self) -> float:
-        used = self._level[self._weight > 0]
-        return float(np.median(used)) if len(used) else 0.0
+        return oscillation(self._x if whole.all() else self._x[whole])
 
 
 def _beat(candidate: _Candidate, kind: int) -> Beat:

@@ -153,7 +153,10 @@ class Rhythm:
         for beat in block.found:
             self._add(beat)
         blind = self._seen_from is None
-        self.rr_irregularity = None if blind else self._irregularity()
+        if blind:
+            self.rr_irregularity = None
+        elif block.found:
+            self.rr_irregularity = self._irregularity()
         wave = self._wave(block)
         judgements = [
             self._asystole(block, wave),
@@ -360,8 +363,9 @@ def _irregularity(x: npt.NDArray[np.float64]) -> float | None:
     least = np.inf
     for lag in (1, 2, 3, 4):
         differences = np.abs(x[lag:] - x[:-lag])
-        differences = differences[~np.isnan(differences)]
+        differences = np.sort(differences[~np.isnan(differences)])
         if len(differences) < _AF_LEAST // 2:
             return None
-        least = min(least, float(np.median(differences)))
-    return least / float(np.nanmedian(x))
+        least = min(least, float(differences[len(differences) // 2]))
+    usual = np.sort(x[~np.isnan(x)])
+    return least / float(usual[len(usual) // 2])
