@@ -70,6 +70,8 @@ _LONG = 1.5
 _PATIENCE = 60
 # Without a beat for so long (samples) the thresholds come down, with this time constant, to this part.
 _CALM, _DECAY, _LOWEST = 150, 100.0, 0.25
+# (for what looks like no kind of beat, to this part).
+_LOWEST_NEW = 0.5
 # What is found then must exceed the median of the joined envelope so many times. Gaussian noise does
 # so 3.5 times.
 _OUTSTANDING = 5.0
@@ -116,6 +118,8 @@ class Beat:
         Largest deflection from the mean of the surrounding 0.3 s in the best lead, with its sign.
     similarity : float or None
         Correlation with the bed's dominant beat, -1 to 1; None before there is one.
+    kind : int
+        Number of the kind of beats that it belongs to. Rare kinds are forgotten; numbers do not come again.
     ventricular : bool
         Whether it looks as if it came from the ventricles: unlike the dominant beat, and wide.
     """
@@ -125,6 +129,7 @@ class Beat:
     width_s: float
     amplitude_mv: float
     similarity: float | None
+    kind: int
     ventricular: bool
 
 
@@ -143,9 +148,8 @@ class Beats:
     leads : int
         How many leads were there and usable; with none, no beat can be found.
     oscillation : float
-        How much the last 4 s are a wave without beats, 0 to 1: mean over these leads (`oscillation`).
-    level_mv : float
-        Median envelope of the leads at which beats usually peak; 0 before there is any.
+        How much the last 4 s of these leads are a wave without beats, 0 to 1; see
+        `stream.vitals.oscillation`.
     """
 
     first: int
@@ -153,7 +157,6 @@ class Beats:
     settled: int
     leads: int
     oscillation: float
-    level_mv: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +284,6 @@ class BeatDetector:
             settled=min([self._decided, *(candidate.index for candidate in self._pending[:1])]),
             leads=int(np.count_nonzero(present)),
             oscillation=self._oscillation(present),
-            level_mv=self._level_mv(),
         )
 
     def _append(self, x: npt.NDArray[np.float32], missing: npt.NDArray[np.float32]) -> None:
@@ -340,7 +342,7 @@ class BeatDetector:
         # Columns of joined: what has the refractory time behind it can be judged.
         begin = max(self._decided - offset, 2 * _REFRACTORY)
         end = _HISTORY - _REFRACTORY
-        calm = float(np.median(joined[-4 * BLOCK :]))
+        calm = float(np.partition(joined[-4 * BLOCK :], 2 * BLOCK)[2 * BLOCK])
         inner = joined[begin:end]
         peaks = np.flatnonzero(
             (inner > joined[begin - 1 : end - 1])
@@ -382,6 +384,9 @@ class BeatDetector:
         if since < _REFRACTORY or height < _MISSED * scale:
             return
         shape = self._morphology.measure(self._x, index - (self._stop - _HISTORY), self._level, self._weight)
+        if shape.kind is None:
+            # What is low and looks new is a P wave or an artefact rather than a beat.
+            scale = max(scale, _LOWEST_NEW)
         clear = height >= _CLEAR * scale and (scale == 1.0 or outstanding)
         if self._last is not None and since < _T_WAVE and height < _CLEAR * self._last[1]:
             clear = False
@@ -445,37 +450,28 @@ class BeatDetector:
             self._levels.clear()
         self._levels.append(peak)
         self._update_level()
-        self._morphology.count(candidate.shape)
-        found.append(_beat(candidate, candidate.shape))
+        found.append(_beat(candidate, self._morphology.count(candidate.shape)))
 
     def _update_level(self) -> None:
-        levels = np.stack(self._levels)
-        if np.isnan(levels).any():
-            known = np.count_nonzero(~np.isnan(levels), axis=0) >= 1
-            fresh = np.full(self._n, np.nan)
-            if known.any():
-                fresh[known] = np.nanmedian(levels[:, known], axis=0)
-            self._level = np.where(known, fresh, self._level)
-        else:
-            self._level = np.median(levels, axis=0)
+        # The median of what is known; the sort puts NaN last.
+        levels = np.sort(np.stack(self._levels), axis=0)
+        known = len(levels) - np.count_nonzero(np.isnan(levels), axis=0)
+        middle = levels[np.maximum(known - 1, 0) // 2, np.arange(self._n)]
+        self._level = np.where(known > 0, middle, self._level)
 
     def _oscillation(self, present: BoolArray) -> float:
         whole = present & ~self._gone.any(axis=1)
-        shares = oscillation(self._x[whole])
-        shares = shares[~np.isnan(shares)]
-        return float(shares.mean()) if len(shares) else 0.0
-
-    def _level_mv(self) -> float:
-        used = self._level[self._weight > 0]
-        return float(np.median(used)) if len(used) else 0.0
+        return oscillation(self._x if whole.all() else self._x[whole])
 
 
-def _beat(candidate: _Candidate, shape: Shape) -> Beat:
+def _beat(candidate: _Candidate, kind: int) -> Beat:
+    shape = candidate.shape
     return Beat(
         index=candidate.index,
         height=candidate.height,
         width_s=shape.width_s,
         amplitude_mv=shape.amplitude_mv,
         similarity=shape.similarity,
+        kind=kind,
         ventricular=shape.ventricular,
     )

@@ -43,7 +43,7 @@ class Shape:
     kind : int or None
         The kind that it is of; None if it is like none.
     wave : numpy.ndarray, shape (leads, samples)
-        Millivolts, each lead without its mean, moved to fit its kind.
+        Millivolts, each lead about its mean, moved to fit its kind.
     """
 
     width_s: float
@@ -89,16 +89,17 @@ class Morphology:
         around = x[:, column - reach : column + reach + 1]
         total = max(float(weight.sum()), 1e-12)
         scale = np.where(weight > 0, np.sqrt(weight / total) / np.where(weight > 0, level, 1.0), 0.0)
-        views = np.lib.stride_tricks.sliding_window_view(around, 2 * _HALF + 1, axis=1)
-        waves = views - views.mean(axis=2, keepdims=True)
+        waves = around - (around.sum(axis=1) / around.shape[1])[:, np.newaxis]
+        scaled = waves * scale[:, np.newaxis]
         # Shape (shifts, leads * samples).
-        moved = (waves * scale[:, np.newaxis, np.newaxis]).swapaxes(0, 1).reshape(2 * _SHIFT + 1, -1)
-        norms = np.sqrt(np.square(moved).sum(axis=1))
+        moved = np.stack([scaled[:, at : at + 2 * _HALF + 1].reshape(-1) for at in range(2 * _SHIFT + 1)])
+        norms = np.sqrt(np.einsum("sn,sn->s", moved, moved))
         fits = [_fit(moved, norms, kind.wave, scale) for kind in self._kinds]
         own = max(range(len(fits)), key=lambda place: fits[place][0], default=None)
         if own is not None and fits[own][0] < _ALIKE:
             own = None
-        wave = waves[:, _SHIFT if own is None else fits[own][1]]
+        start = _SHIFT if own is None else fits[own][1]
+        wave = waves[:, start : start + 2 * _HALF + 1]
         best = wave[int(np.argmax(scale))]
         width_s = _width(around, scale)
         dominant = self._dominant()
@@ -118,8 +119,8 @@ class Morphology:
         common = [place for place, kind in enumerate(self._kinds) if kind.count >= _COMMON * most]
         return min(common, key=lambda place: self._kinds[place].width_s, default=None)
 
-    def count(self, shape: Shape) -> None:
-        """Count a beat to its kind, or make a new kind of it."""
+    def count(self, shape: Shape) -> int:
+        """Count a beat to its kind, or make a new kind of it; return the kind's number."""
         own = next((kind for kind in self._kinds if kind.number == shape.kind), None)
         if own is None:
             if len(self._kinds) == _KINDS:
@@ -132,6 +133,7 @@ class Morphology:
             own.width_s += _LEARNING_RATE * (shape.width_s - own.width_s)
         for kind in self._kinds:
             kind.count += (kind is own) - kind.count / _MEMORY
+        return own.number
 
 
 def _fit(

@@ -1,4 +1,4 @@
-"""How much a lead swings like a wave, as in ventricular flutter and fibrillation, and has no beats.
+"""How much the leads swing like a wave, as in ventricular flutter and fibrillation, and have no beats.
 
 Two measures, both without a spectrum:
 
@@ -21,14 +21,17 @@ Float64Array = npt.NDArray[np.float64]
 # Between these the share falls from 1 to 0.
 _FORM = (1.35, 1.6)
 _LEAKAGE = (0.55, 0.75)
-# Below this root mean square, mV, it is noise of the electrode, and no fibrillation that could be told.
-_LEAST_MV = 0.05
+# Below the second root mean square, mV, it may be the noise of the electrode, and says nothing unless it
+# rests between its deflections; below the first it says nothing at all.
+_NOTHING_MV, _LEAST_MV = 0.015, 0.05
+# One in so many leads may have its doubts.
+_DOUBT = 4
 # Mean frequencies of flutter and fibrillation, Hz; noise swings faster, movement more slowly.
 _SLOWEST_HZ, _FASTEST_HZ = 1.5, 9.0
 
 
-def oscillation(x: Float64Array) -> Float64Array:
-    """Return how much each lead is an oscillation.
+def oscillation(x: Float64Array) -> float:
+    """Return how much a stretch of signal is an oscillation.
 
     Parameters
     ----------
@@ -37,25 +40,37 @@ def oscillation(x: Float64Array) -> Float64Array:
 
     Returns
     -------
-    numpy.ndarray, shape (leads,)
-        0 for beats or noise, 1 for a wave; NaN for a lead without amplitude.
+    float
+        0 for beats or noise, 1 for a wave: the lowest of the leads, but of every four one may be lower.
+        0 without a lead that says anything.
     """
+    n = x.shape[1]
     size = np.abs(x)
-    mean = size.mean(axis=1)
-    power = np.sqrt(np.square(x).mean(axis=1))
-    share = np.where(power >= _LEAST_MV, 0.0, np.nan)
-    for lead in np.flatnonzero((power >= _LEAST_MV) & (power < _FORM[1] * mean)).tolist():
-        steepness = float(np.abs(np.diff(x[lead])).mean()) * FS
-        # A sine's mean slope is its frequency times four amplitudes, its mean magnitude 2/pi of one.
-        frequency = steepness / (2 * np.pi * float(mean[lead]))
-        if not _SLOWEST_HZ <= frequency <= _FASTEST_HZ:
-            continue
-        half = round(FS / frequency / 2)
-        sums = np.abs(x[lead, half:] + x[lead, :-half]).sum()
-        leakage = sums / (size[lead, half:] + size[lead, :-half]).sum()
-        share[lead] = _falling(power[lead] / mean[lead], _FORM) * _falling(leakage, _LEAKAGE)
-    return share
+    mean = size.sum(axis=1) / n
+    power = np.sqrt(np.einsum("ln,ln->l", x, x) / n)
+    rests = power >= _FORM[1] * mean
+    waves = np.flatnonzero((power >= _LEAST_MV) & ~rests)
+    resting = int(np.count_nonzero(rests & (power >= _NOTHING_MV)))
+    doubts = (len(waves) + resting) // _DOUBT
+    # Mostly so: there are beats to be seen.
+    if resting > doubts or not len(waves):
+        return 0.0
+    steepness = np.abs(np.diff(x[waves], axis=1)).sum(axis=1) / n * FS
+    # A sine's mean slope is its frequency times four amplitudes, its mean magnitude 2/pi of one.
+    frequencies = steepness / (2 * np.pi * mean[waves])
+    shares = [0.0] * resting
+    for lead, frequency in zip(waves.tolist(), frequencies.tolist(), strict=True):
+        share = 0.0
+        if _SLOWEST_HZ <= frequency <= _FASTEST_HZ:
+            half = round(FS / frequency / 2)
+            sums = float(np.abs(x[lead, half:] + x[lead, :-half]).sum())
+            leakage = sums / float(size[lead, half:].sum() + size[lead, :-half].sum())
+            share = _falling(float(power[lead] / mean[lead]), _FORM) * _falling(leakage, _LEAKAGE)
+        shares.append(share)
+        if shares.count(0.0) > doubts:
+            return 0.0
+    return sorted(shares)[doubts]
 
 
 def _falling(value: float, ends: tuple[float, float]) -> float:
-    return float(np.clip((ends[1] - value) / (ends[1] - ends[0]), 0.0, 1.0))
+    return min(1.0, max(0.0, (ends[1] - value) / (ends[1] - ends[0])))

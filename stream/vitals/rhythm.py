@@ -3,9 +3,10 @@
 Definitions: Clifford GD et al. The PhysioNet/Computing in Cardiology Challenge 2015. Comput Cardiol
 2015;42:273-276. Asystole: no QRS complex for 4 s. Extreme bradycardia: below 40/min for five beats in a row.
 Extreme tachycardia: above 140/min for 17 beats in a row. Ventricular tachycardia: five or more ventricular
-beats in a row at more than 100/min. Ventricular flutter or fibrillation: an oscillatory waveform for 4 s. Here
-a rate below the limit that has lasted as long as five beats at the limit also counts, so that the slowest
-rates are not told last. Atrial fibrillation is suspected where hardly any RR interval is like those before it.
+beats in a row at more than 100/min. Ventricular flutter or fibrillation: an oscillatory waveform for 4 s.
+Here a rate below the limit that has lasted as long as five beats at the limit also counts, so that the
+slowest rates are not told last. Atrial fibrillation is suspected where hardly any RR interval is like those
+before it.
 
 Each judgement is about the newest block. `present` is None where it cannot be told: no usable lead, or not
 for long enough.
@@ -13,12 +14,13 @@ for long enough.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections import Counter, deque
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream.vitals.beats import Beat, Beats
@@ -32,15 +34,25 @@ _KEPT = 64
 _STALE_S = 5.0
 # A condition of the rate ends when the rate is this far inside the limit again.
 _INSIDE = 0.05
-# Of the intervals of a tachycardia so many may be longer: a missed beat.
+# So long without a beat, seconds, and a tachycardia is over.
+_OVER_S = 2.0
+# In a bradycardia no interval is shorter than this part of the limit's, and there are at least so many: a
+# pause is no bradycardia.
+_UNEVEN, _LEAST_SLOW = 0.85, 2
+# In a ventricular tachycardia one beat may look otherwise or be missed.
 _EXCEPTIONS = 1
+# So large a part of the beats that it takes are of one kind; artefacts are not. Where no two beats are alike
+# the oscillation tells.
+_ALIKE = 0.5
 # Above this the last seconds are a wave without beats; it ends below the second.
 _WAVE, _NO_WAVE = 0.5, 0.35
+# When it is found it has lasted for so long, seconds, which is less than the 4 that it is looked for in.
+_WAVE_AT_ONCE_S = 3
 # A beat so much like the dominant one is a recognisable beat.
 _RECOGNISABLE = 0.9
 # Irregularity from which atrial fibrillation is suspected, and below which no longer.
 _IRREGULAR, _REGULAR = 0.09, 0.07
-_AF_BEATS, _AF_LEAST = 48, 24
+_AF_BEATS, _AF_LEAST = 63, 24
 
 
 class Rule(StrEnum):
@@ -141,13 +153,16 @@ class Rhythm:
         for beat in block.found:
             self._add(beat)
         blind = self._seen_from is None
-        self.rr_irregularity = None if blind else self._irregularity()
+        if blind:
+            self.rr_irregularity = None
+        elif block.found:
+            self.rr_irregularity = self._irregularity()
         wave = self._wave(block)
         judgements = [
             self._asystole(block, wave),
             self._bradycardia(block, wave),
-            self._tachycardia(stop),
-            self._ventricular_tachycardia(stop),
+            self._tachycardia(block),
+            self._ventricular_tachycardia(block),
             self._ventricular_fibrillation(stop, wave),
             self._atrial_fibrillation(stop),
         ]
@@ -219,23 +234,26 @@ class Rhythm:
             limit *= 1 - _INSIDE
         needed = self.limits.bradycardia_beats - 1
         intervals = self._last_intervals(needed)
-        slow: list[int] = []
-        for interval in reversed(intervals):
-            if interval <= limit:
-                break
-            slow.append(interval)
-        lasted = sum(slow) + self._open(block.settled)
-        rate = 60.0 * FS * len(slow) / sum(slow) if slow else None
         if not intervals:
             return Judgement(rule, None, stop - BLOCK)
-        if len(slow) < 2 or lasted < needed * limit or wave:
-            # One normal interval ends it.
+        # The interval that is not over yet counts as soon as it is too long.
+        waiting = self._open(block.settled)
+        closed = len(intervals)
+        if waiting > limit:
+            intervals.append(waiting)
+        slow: list[int] = []
+        for interval in reversed(intervals):
+            if interval <= _UNEVEN * limit or sum(slow) >= needed * limit:
+                break
+            slow.append(interval)
+        rate = 60.0 * FS * len(slow) / sum(slow) if slow else None
+        if wave or not _LEAST_SLOW <= len(slow) <= needed or sum(slow) < needed * limit:
             return self._judge(rule, None, stop, rate, "")
-        onset = self._beats[-1].index - sum(slow)
+        onset = block.settled - sum(slow) - (waiting if len(intervals) == closed else 0)
         return self._judge(rule, onset, stop, rate, f"Heart rate {rate:.0f}/min")
 
-    def _tachycardia(self, stop: int) -> Judgement:
-        rule, needed = Rule.TACHYCARDIA, self.limits.tachycardia_beats - 1
+    def _tachycardia(self, block: Beats) -> Judgement:
+        rule, stop, needed = Rule.TACHYCARDIA, block.first + BLOCK, self.limits.tachycardia_beats - 1
         limit = 60.0 * FS / self.limits.tachycardia_bpm
         if self._held(rule):
             limit /= 1 - _INSIDE
@@ -243,31 +261,49 @@ class Rhythm:
         if not intervals:
             return Judgement(rule, None, stop - BLOCK)
         rate = 60.0 * FS * len(intervals) / sum(intervals)
-        long = sum(interval > limit for interval in intervals)
-        if len(intervals) < needed or long > _EXCEPTIONS * (1 + self._held(rule)):
+        over = self._open(block.settled) > _OVER_S * FS
+        if over or len(intervals) < needed or sum(intervals) > needed * limit:
             return self._judge(rule, None, stop, rate, "")
         onset = self._beats[-1].index - sum(intervals)
         return self._judge(rule, onset, stop, rate, f"Heart rate {rate:.0f}/min")
 
-    def _ventricular_tachycardia(self, stop: int) -> Judgement:
-        rule, needed = Rule.VENTRICULAR_TACHYCARDIA, self.limits.vt_beats
+    def _ventricular_tachycardia(self, block: Beats) -> Judgement:
+        rule, stop = Rule.VENTRICULAR_TACHYCARDIA, block.first + BLOCK
         if not self._last_intervals(1):
             return Judgement(rule, None, stop - BLOCK)
-        # The run of fast beats that ends with the newest one.
+        count, first, last, missed, alike = self._run()
         limit = 60.0 * FS / self.limits.vt_bpm
-        run: list[Beat] = []
-        for beat, interval in zip(reversed(self._beats), reversed(self._intervals), strict=True):
-            if not beat.ventricular:
-                break
-            run.append(beat)
-            if interval is None or interval > limit:
-                break
-        if len(run) < needed:
+        length = last - first
+        enough = count >= self.limits.vt_beats and alike >= _ALIKE * self.limits.vt_beats
+        over = self._open(block.settled) > _OVER_S * FS
+        if over or not enough or length > (count - 1 + missed) * limit:
             return self._judge(rule, None, stop, None, "")
-        run.reverse()
-        rate = 60.0 * FS * (len(run) - 1) / (run[-1].index - run[0].index)
-        text = f"Ventricular tachycardia, {len(run)} beats at {rate:.0f}/min"
-        return self._judge(rule, run[0].index, stop, rate, text)
+        rate = 60.0 * FS * (count - 1 + missed) / length
+        text = f"Ventricular tachycardia, {count} beats at {rate:.0f}/min"
+        return self._judge(rule, first, stop, rate, text)
+
+    def _run(self) -> tuple[int, int, int, int, int]:
+        # The run of fast ventricular beats that ends with the newest beat: how many, where its first and
+        # last one are, how many other or missed beats are in it, and how many are of its commonest kind.
+        limit = 60.0 * FS / self.limits.vt_bpm
+        count, first, last, missed, other = 0, 0, 0, 0, 0
+        kinds: Counter[int] = Counter()
+        for beat, interval in zip(reversed(self._beats), reversed(self._intervals), strict=True):
+            if beat.ventricular:
+                count, first, last, missed = count + 1, beat.index, last or beat.index, missed + other
+                other = 0
+                kinds[beat.kind] += 1
+            elif not count or missed + other >= _EXCEPTIONS:
+                break
+            else:
+                other += 1
+            if interval is None or interval > 2 * limit:
+                break
+            if interval > limit:
+                if missed + other >= _EXCEPTIONS:
+                    break
+                other += 1
+        return count, first, last, missed, max(kinds.values(), default=0)
 
     def _wave(self, block: Beats) -> bool:
         # Whether the last seconds are a wave without recognisable beats.
@@ -281,8 +317,8 @@ class Rhythm:
             self._wave_from = None
             return False
         if self._wave_from is None:
-            # The measure covers 4 s.
-            self._wave_from = max(0, block.first + BLOCK - 4 * FS)
+            # The measure covers 4 s; it has to stay, which a chance does not.
+            self._wave_from = max(0, block.first + BLOCK - _WAVE_AT_ONCE_S * FS)
         return True
 
     def _ventricular_fibrillation(self, stop: int, wave: bool) -> Judgement:
@@ -301,7 +337,15 @@ class Rhythm:
         intervals = self._last_intervals(_AF_BEATS)
         if len(intervals) < _AF_LEAST:
             return None
-        return _irregularity(intervals)
+        beats = list(self._beats)[-len(intervals) - 1 :]
+        # An interval before or after a ventricular beat says nothing about the atria.
+        x = np.array(
+            [
+                np.nan if before.ventricular or after.ventricular else interval
+                for interval, (before, after) in zip(intervals, pairwise(beats), strict=True)
+            ]
+        )
+        return _irregularity(x)
 
     def _atrial_fibrillation(self, stop: int) -> Judgement:
         rule, irregularity = Rule.ATRIAL_FIBRILLATION, self.rr_irregularity
@@ -313,9 +357,15 @@ class Rhythm:
         return self._judge(rule, onset, stop, irregularity, "Irregular rhythm, as in atrial fibrillation")
 
 
-def _irregularity(intervals: Sequence[int]) -> float:
+def _irregularity(x: npt.NDArray[np.float64]) -> float | None:
     # The median difference of intervals one, two, three and four beats apart, whichever is the least:
     # bigeminy repeats after two, trigeminy after three, and single ectopic beats do not move a median.
-    x = np.asarray(intervals, np.float64)
-    differences = [float(np.median(np.abs(x[lag:] - x[:-lag]))) for lag in (1, 2, 3, 4)]
-    return min(differences) / float(np.median(x))
+    least = np.inf
+    for lag in (1, 2, 3, 4):
+        differences = np.abs(x[lag:] - x[:-lag])
+        differences = np.sort(differences[~np.isnan(differences)])
+        if len(differences) < _AF_LEAST // 2:
+            return None
+        least = min(least, float(differences[len(differences) // 2]))
+    usual = np.sort(x[~np.isnan(x)])
+    return least / float(usual[len(usual) // 2])
