@@ -220,13 +220,13 @@ class BedWindow:
     def _poor(self, first: int) -> npt.NDArray[np.bool_] | None:
         # Leads with too many poor seconds in the window that begins at a grid sample. Of a second that the
         # window's last sample does not complete nothing is known yet, however the feed is cut.
-        if all(second.usable.all() for second in self._seconds):
+        if not any(second.noisy.any() for second in self._seconds):
             return None
         begin, end = (self._conditioner.source_index(at) for at in (first, first + self._spec.samples - 1))
         poor = np.zeros(self._n_feed, np.intp)
         for second in self._seconds:
             if second.end > begin and second.end <= end + 1:
-                poor += ~second.usable
+                poor += second.noisy
         return (poor > _POOR_S)[self._columns]
 
     def _fill(self, n0: int) -> Iterator[Piece]:

@@ -55,6 +55,8 @@ class Issue(StrEnum):
 LEAD_OFF = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
 """With one of these a lead carries nothing; with ``gap`` nothing has come of any lead."""
 
+_NO_SIGNAL = frozenset({Issue.GAP, Issue.OFF, Issue.FLAT})
+
 # A front end alone makes more noise than this: what is flatter is no electrode on a skin.
 _FLAT_MV = 0.01
 # The range of monitors' inputs begins at 5 mV on either side; complexes rarely reach 4.
@@ -94,6 +96,8 @@ class SecondQuality:
         By lead.
     usable : numpy.ndarray of bool, shape (leads,)
         Whether a lead should be looked at: with hysteresis, so that it does not flutter.
+    noisy : numpy.ndarray of bool, shape (leads,)
+        Whether there is a signal in this second, and it is too poor.
     """
 
     second: int
@@ -102,6 +106,7 @@ class SecondQuality:
     index: Float64Array
     issues: tuple[frozenset[Issue], ...]
     usable: BoolArray
+    noisy: BoolArray
 
     def index_of(self, leads: Sequence[str]) -> dict[str, float]:
         """Return the index by lead, as fine as anybody needs it."""
@@ -219,8 +224,10 @@ class QualityMeter:
         return seconds
 
     def _judge(self, second: _Second, measured: _Measures) -> SecondQuality:
-        step = np.abs(measured.mean_mv - self._mean_mv)
-        self._mean_mv = measured.mean_mv
+        # The mean of few samples says nothing of the baseline.
+        mean_mv = np.where(measured.gap + measured.missing > _MISSING, np.nan, measured.mean_mv)
+        step = np.abs(mean_mv - self._mean_mv)
+        self._mean_mv = mean_mv
         flat = measured.range_mv < _FLAT_MV
         was_flat, self._flat = self._flat, flat
         noise = np.where(
@@ -238,6 +245,7 @@ class QualityMeter:
         }
         each = {issue: 1 / (1 + np.square(share)) for issue, share in shares.items()}
         index = np.prod(list(each.values()), axis=0)
+        noisy = np.prod([part for issue, part in each.items() if issue not in _NO_SIGNAL], axis=0) < _USABLE
         issues = tuple(
             frozenset(issue for issue, part in each.items() if part[lead] < _NAMED)
             for lead in range(self.n_leads)
@@ -245,7 +253,7 @@ class QualityMeter:
         self._good = np.where(index >= _AGAIN, self._good + 1, 0)
         self._usable = np.where(self._usable, index >= _USABLE, self._good >= _AGAIN_S)
         end = second.start + second.x.shape[1]
-        return SecondQuality(second.second, second.start, end, index, issues, self._usable.copy())
+        return SecondQuality(second.second, second.start, end, index, issues, self._usable.copy(), noisy)
 
 
 def measure_together(

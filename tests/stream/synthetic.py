@@ -98,12 +98,11 @@ def ecg(seconds: float, fs: float, n_leads: int = 3, *, seed: int = 0) -> Float6
     return np.stack(leads, axis=1)
 
 
-def disturb(millivolts: Float64Array, begin: int, end: int, *, seed: int = 0) -> None:
+def disturb(millivolts: Float64Array, begin: int, end: int, *, fs: float = 250.0, seed: int = 0) -> None:
     """Add, in place, what `StandIn` cannot reconstruct: a tone within the pass band, and no poor signal."""
     n, leads = millivolts[begin:end].shape
     phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, leads)
-    # At 250 Hz, the rate of the feeds that are disturbed, 18 Hz.
-    millivolts[begin:end] += np.sin(2 * np.pi * 18 / 250 * np.arange(n)[:, np.newaxis] + phase)
+    millivolts[begin:end] += np.sin(2 * np.pi * 18 / fs * np.arange(n)[:, np.newaxis] + phase)
 
 
 def feed(

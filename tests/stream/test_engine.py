@@ -89,7 +89,7 @@ def noisy(seconds: float, *stretches: tuple[float, float], fs: float = FS, seed:
     """Return a feed that is unusual from one second to another."""
     x = ecg(seconds, fs, seed=seed)
     for begin, end in stretches:
-        disturb(x, round(begin * fs), round(end * fs))
+        disturb(x, round(begin * fs), round(end * fs), fs=fs)
     return x
 
 
@@ -715,7 +715,7 @@ def test_a_worker_that_stops_between_the_end_and_the_last_verdict(left: int) -> 
 def test_another_worker_goes_on_with_the_shipped_model(shipped: Session) -> None:
     leads = shipped.manifest.leads
     x = ecg(60, 500.0, len(leads), seed=4)
-    disturb(x, 15_000, 24_000)
+    disturb(x, 15_000, 24_000, fs=500.0)
     chunks = feed(x, 500.0, every(0.2, 500.0, len(x)), leads=leads, last=True)
     uninterrupted = Desk(session=shipped).run(chunks)
     assert uninterrupted.log() == [("anomaly", Presence.ON), ("anomaly", Presence.OFF)]
@@ -788,7 +788,9 @@ def test_chunks_taken_together_are_taken_as_one_by_one(sizes: list[int]) -> None
 
 def outcome_of(accepted: Accepted, engine: Engine) -> str:
     windows = [(p.window.index, p.window.x.tobytes(), p.first_new, p.hops) for p in accepted.windows]
-    return repr((windows, accepted.missing, accepted.dropped, [event.event for event in by_windows(accepted.events)]))
+    return repr(
+        (windows, accepted.missing, accepted.dropped, [event.event for event in by_windows(accepted.events)])
+    )
 
 
 def overloaded(chunks: list[SampleChunk], load: Load) -> tuple[list[Finding], list[AlarmEvent]]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.backends import open_session
 from models.session import Session
-from stream.contract import Finding, SampleChunk, Stamps
+from stream.contract import AlarmEvent, Finding, SampleChunk, Stamps, Vitals
 from stream.describe import described
 from stream.engine import Pending
 from stream.offline import Analysis, Outcome, analyse, run
@@ -30,7 +30,7 @@ def session(max_batch: int = 8) -> StandIn:
 def recording(seconds: float = 40, fs: float = FS, n_leads: int = 3) -> Float64Array:
     """Return a recording that is unusual from 10 s to 15 s and has a long gap from 22 s to 34 s."""
     x = ecg(seconds, fs, n_leads)
-    disturb(x, round(10 * fs), round(15 * fs))
+    disturb(x, round(10 * fs), round(15 * fs), fs=fs)
     x[round(22 * fs) : round(34 * fs)] = np.nan
     return x
 
@@ -39,6 +39,19 @@ def without_times(finding: Finding) -> dict[str, Any]:
     # Device times come from the chunk that completed the window: rounded to the nanosecond once or twice.
     times = {"t_start", "t_end", "stamps", "score", "percentile", "lead_scores"}
     return finding.model_dump(exclude=times)
+
+
+def by_rule(events: list[AlarmEvent]) -> list[AlarmEvent]:
+    return sorted(events, key=lambda event: event.rule)
+
+
+def by_windows(outcome: Outcome) -> list[str]:
+    return [event.rule for event in outcome.events if event.rule in ("anomaly", "not-scored")]
+
+
+def same_vitals(ours: list[Vitals], wanted: list[Vitals]) -> bool:
+    times = {"t_end", "ingest_ns"}
+    return [v.model_dump(exclude=times) for v in ours] == [v.model_dump(exclude=times) for v in wanted]
 
 
 def assert_same(ours: Outcome, wanted: Outcome) -> None:
@@ -50,10 +63,16 @@ def assert_same(ours: Outcome, wanted: Outcome) -> None:
         if other.score is not None:
             assert one.score == pytest.approx(other.score, rel=1e-5)
             assert one.lead_scores == pytest.approx(other.lead_scores, rel=1e-5)
-    assert [(e.event, e.alarm, e.rule, e.presence, e.onset) for e in ours.events] == [
-        (e.event, e.alarm, e.rule, e.presence, e.onset) for e in wanted.events
-    ]
-    for event, same in zip(ours.events, wanted.events, strict=True):
+    assert same_vitals(ours.vitals, wanted.vitals)
+    # Each rule in its own order: windows are judged later than the signal, and how much later depends.
+    for event, same in zip(by_rule(ours.events), by_rule(wanted.events), strict=True):
+        assert (event.event, event.alarm, event.rule, event.presence, event.onset) == (
+            same.event,
+            same.alarm,
+            same.rule,
+            same.presence,
+            same.onset,
+        )
         assert abs(event.since - same.since) <= 2
         assert abs(event.onset_t - same.onset_t) <= 2
 
@@ -67,7 +86,7 @@ def assert_same(ours: Outcome, wanted: Outcome) -> None:
 def test_any_chunking_and_batching_gives_the_same(fs: float, cuts: list[int], max_batch: int) -> None:
     x = recording(fs=fs)
     wanted = run(feed(x, fs, every(0.2, fs, len(x)), last=True), session())
-    assert [event.rule for event in wanted.events] == ["anomaly", "anomaly", "not-scored", "not-scored"]
+    assert by_windows(wanted) == ["anomaly", "anomaly", "not-scored", "not-scored"]
     cuts = [cut for cut in cuts if cut < len(x)]
     ours = session(max_batch)
     assert_same(run(feed(x, fs, cuts, last=True), ours), wanted)
@@ -79,9 +98,9 @@ def test_any_chunking_and_batching_gives_the_same(fs: float, cuts: list[int], ma
 def test_the_shipped_model_in_any_chunking(chunk_s: float, shipped: Session) -> None:
     leads = shipped.manifest.leads
     x = ecg(40, 500.0, len(leads), seed=2)
-    disturb(x, 8_000, 17_000)
+    disturb(x, 8_000, 17_000, fs=500.0)
     wanted = run(feed(x, 500.0, every(0.2, 500.0, len(x)), leads=leads, last=True), shipped)
-    assert [event.rule for event in wanted.events] == ["anomaly", "anomaly"]
+    assert by_windows(wanted) == ["anomaly", "anomaly"]
     assert len(wanted.findings) == 65
     assert_same(run(feed(x, 500.0, every(chunk_s, 500.0, len(x)), leads=leads, last=True), shipped), wanted)
 
@@ -141,10 +160,10 @@ def test_an_analysis_sums_the_recording_up() -> None:
         assert window.lead_scores == finding.lead_scores
     assert len(scored) + sum(result.not_scored.values()) == len(outcome.findings) == 77
     assert set(result.not_scored) == {"gap"}
-    anomaly, technical = result.alarms
+    anomaly, technical = (a for a in result.alarms if a.code in ("ECG_ANOMALY", "NOT_SCORED"))
     assert (anomaly.kind, anomaly.code, anomaly.priority) == ("physiological", "ECG_ANOMALY", "medium")
     assert (technical.kind, technical.code, technical.score) == ("technical", "NOT_SCORED", None)
-    assert anomaly.alarm == outcome.events[0].alarm
+    assert anomaly.alarm in {event.alarm for event in outcome.events}
     assert anomaly.onset_s == pytest.approx(10.0)
     assert anomaly.raised_s == pytest.approx(11.5)
     assert anomaly.end_s == pytest.approx(18.5)
@@ -156,7 +175,7 @@ def test_an_analysis_sums_the_recording_up() -> None:
 
 def test_an_unusual_recording_is_called_so() -> None:
     x = ecg(10, FS)
-    disturb(x, 0, len(x))
+    disturb(x, 0, len(x), fs=FS)
     result = analysed(feed(x, FS, every(0.5, FS, len(x))))
     assert result.anomalous is True
     # Not marked as the end of the feed: the alarm lasts.

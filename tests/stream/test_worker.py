@@ -123,10 +123,12 @@ def assert_same(received: Received, expected: Outcome) -> None:
         scores = [{} if f.score is None else {**f.lead_scores, "": f.score} for f in (other, finding)]
         assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-6)
     for bed in {event.bed for event in expected.events} | {event.bed for event in received.events}:
-        transitions = [(e.event, e.presence, e.onset, e.since) for e in received.events if e.bed == bed]
-        assert transitions == [
-            (e.event, e.presence, e.onset, e.since) for e in expected.events if e.bed == bed
+        # Each rule in its own order: windows are judged later than the signal, and how much later depends.
+        transitions = [
+            sorted((e.rule, e.number, e.event, e.presence, e.onset, e.since) for e in events if e.bed == bed)
+            for events in (received.events, expected.events)
         ]
+        assert transitions[0] == transitions[1]
 
 
 @asynccontextmanager
