@@ -367,8 +367,8 @@ def normalise(
 
     Each lead is standardised over its valid samples in the window itself. A lead is masked if it has no
     amplitude, if its signal is too poor, or if it has a gap that by the end of the window has lasted longer
-    than `stream.preprocess.BRIDGE_S`, also if it began before the window. Whether a gap at the very end will last, nobody knows yet: its
-    points do not count, and the next window is masked if it did.
+    than `stream.preprocess.BRIDGE_S`, also if it began before the window. Whether a gap at the very end will
+    last, nobody knows yet: its points do not count, and the next window is masked if it did.
 
     Parameters
     ----------

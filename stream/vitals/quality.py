@@ -13,8 +13,8 @@ What is measured, and how much of it halves the index of a lead:
 ``flat``
     Peak to peak below 10 µV, in this second and in the one before.
 ``saturated``
-    Share of samples at the highest or the lowest value, 0.1, if that is more than 4 mV away from the mean; or
-    the source says so.
+    Share of samples at the highest or the lowest value, 0.1, if more than 4 mV lie between the two; or the
+    source says so.
 ``baseline``
     Change of the mean from the second before, 1 mV.
 ``powerline``
@@ -59,7 +59,7 @@ _NO_SIGNAL = frozenset({Issue.GAP, Issue.OFF, Issue.FLAT})
 
 # A front end alone makes more noise than this: what is flatter is no electrode on a skin.
 _FLAT_MV = 0.01
-# The range of monitors' inputs begins at 5 mV on either side; complexes rarely reach 4.
+# Monitors' inputs reach 5 mV and more to either side: a plateau within a smaller range is no rail.
 _RAIL_MV = 4.0
 # Above what these bounds say of the electrode, the band-pass behind them still removes nearly all of it.
 _BASELINE_MV, _POWERLINE_MV = 1.0, 0.5
@@ -225,10 +225,11 @@ class QualityMeter:
 
     def _judge(self, second: _Second, measured: _Measures) -> SecondQuality:
         # The mean of few samples says nothing of the baseline.
-        mean_mv = np.where(measured.gap + measured.missing > _MISSING, np.nan, measured.mean_mv)
+        mean_mv = np.where(absent, np.nan, measured.mean_mv)
         step = np.abs(mean_mv - self._mean_mv)
         self._mean_mv = mean_mv
-        flat = measured.range_mv < _FLAT_MV
+        absent = measured.gap + measured.missing > _MISSING
+        flat = (measured.range_mv < _FLAT_MV) & ~absent
         was_flat, self._flat = self._flat, flat
         noise = np.where(
             measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
@@ -301,9 +302,8 @@ def _measure(x: Float64Array, fs: float) -> list[_Measures]:
     missing = absent.sum(axis=2) / n - gap
     x = x - mean[:, :, np.newaxis]
     high, low = x.max(axis=2), x.min(axis=2)
-    plateau = np.maximum(
-        _share_at(x >= high[:, :, np.newaxis], high), _share_at(x <= low[:, :, np.newaxis], -low)
-    )
+    at_rail = np.maximum((x >= high[:, :, np.newaxis]).sum(axis=2), (x <= low[:, :, np.newaxis]).sum(axis=2))
+    plateau = np.where(high - low > _RAIL_MV, at_rail / n, 0.0)
     powerline = np.zeros(mean.shape)
     for cosine, sine in _mains(fs, n):
         a, b = (x * cosine).sum(axis=2) * (2 / n), (x * sine).sum(axis=2) * (2 / n)
@@ -320,10 +320,6 @@ def _measure(x: Float64Array, fs: float) -> list[_Measures]:
         _Measures(gap[k], missing[k], ranges[k], plateau[k], mean[k], powerline[k], noise[k])
         for k in range(len(x))
     ]
-
-
-def _share_at(there: BoolArray, distance_mv: Float64Array) -> Float64Array:
-    return np.where(distance_mv > _RAIL_MV, there.sum(axis=2) / there.shape[2], 0.0)
 
 
 @lru_cache(maxsize=64)
