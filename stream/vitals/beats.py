@@ -50,10 +50,15 @@ _NOISE_BLOCKS = 5
 # Joined envelope, in parts of the usual beat's, from which a candidate is a beat by itself; and from which
 # it is one if a beat is missing.
 _CLEAR, _MISSED = 0.4, 0.25
+# What looks like no kind of beat has to be this high: below it three of four are artefacts on MIT-BIH.
+_CLEAR_NEW = 0.5
 # A lead counts at most so many times its usual level: an artefact in one lead stays an artefact in one lead.
 _CEILING = 3.0
 # Largest weight of a lead, as the square of its signal-to-noise ratio.
 _WEIGHT_MAX = 400.0
+# A lead that for so many blocks has stayed below this part of its level is silent; a lead of this
+# signal-to-noise ratio shows beats and not noise.
+_SILENT_BLOCKS, _SILENT, _QUIET = 3, 0.15, 3.0
 # Below this envelope, mV, nothing is a beat: a QRS complex of 0.1 mV from peak to peak has about 0.04.
 _FLOOR_MV = 0.03
 
@@ -70,7 +75,7 @@ _LONG = 1.5
 _PATIENCE = 60
 # Without a beat for so long (samples) the thresholds come down, with this time constant, to this part.
 _CALM, _DECAY, _LOWEST = 150, 100.0, 0.25
-# (for what looks like no kind of beat, to this part).
+# For what looks like no kind of beat, to this part: a P wave or an artefact rather than a beat.
 _LOWEST_NEW = 0.5
 # What is found then must exceed the median of the joined envelope so many times. Gaussian noise does
 # so 3.5 times.
@@ -328,6 +333,7 @@ class BeatDetector:
         with np.errstate(divide="ignore", invalid="ignore"):
             weight = np.minimum((self._level / noise) ** 2, _WEIGHT_MAX)
         weight[~(self._usable & (self._level >= _FLOOR_MV))] = 0.0
+        self._leave_out_silent(weight, noise)
         self._weight = weight
         newest = slice(-blocks * BLOCK, None)
         envelope = self._envelope[:, newest]
@@ -336,6 +342,15 @@ class BeatDetector:
         total = weight @ (envelope > 0)
         power = weight @ np.minimum(relative, _CEILING) ** 2
         self._joined[newest] = np.sqrt(power / np.where(total > 0, total, 1.0))
+
+    def _leave_out_silent(self, weight: Float64Array, noise: Float64Array) -> None:
+        # A lead that has come off may just be flat. Where another one, and no noisy one, goes on, it does not
+        # count; where none does, there are no beats.
+        recent = np.stack(self._peaks)[-_SILENT_BLOCKS:].max(axis=0)
+        silent = recent < _SILENT * self._level
+        lively = (weight > 0) & (recent >= _CLEAR * self._level) & (self._level >= _QUIET * noise)
+        if lively.any():
+            weight[silent] = 0.0
 
     def _decide(self, found: list[Beat]) -> None:
         joined, offset = self._joined, self._stop - _HISTORY - _REACH
@@ -384,10 +399,10 @@ class BeatDetector:
         if since < _REFRACTORY or height < _MISSED * scale:
             return
         shape = self._morphology.measure(self._x, index - (self._stop - _HISTORY), self._level, self._weight)
+        needed = _CLEAR * scale
         if shape.kind is None:
-            # What is low and looks new is a P wave or an artefact rather than a beat.
-            scale = max(scale, _LOWEST_NEW)
-        clear = height >= _CLEAR * scale and (scale == 1.0 or outstanding)
+            needed = _CLEAR_NEW * max(scale, _LOWEST_NEW)
+        clear = height >= needed and (scale == 1.0 or outstanding)
         if self._last is not None and since < _T_WAVE and height < _CLEAR * self._last[1]:
             clear = False
         doubtful = (
