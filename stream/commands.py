@@ -1,10 +1,8 @@
-"""The commands ``worker`` and ``alerts``."""
+"""The command ``worker``."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,15 +10,9 @@ from stream.console import (
     metrics_option,
     model_option,
     redis_option,
-    run_until_stopped,
     serve_metrics,
-    server_url,
-    until,
 )
 from stream.settings import Settings, broker_with_prefix
-
-if TYPE_CHECKING:
-    from stream.contract import AlarmEvent
 
 
 @click.command("worker")
@@ -105,65 +97,3 @@ def worker(
     finally:
         if own is not None:
             own.stop()
-
-
-@click.command("alerts")
-@click.option("--follow", is_flag=True, help="Go on with those to come, until interrupted.")
-@click.option("--bed", metavar="ID", help="Only this bed's.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    help="From this time on: 10m, 2h (ago), or ISO 8601."
-    " [default: all that are kept; with --follow the next one]",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@redis_option
-def alerts(follow: bool, bed: str | None, since: str | None, as_json: bool, redis: str | None) -> None:
-    """List alarms, or follow them: every transition, once, in order.
-
-    \b
-    bedside alerts
-    bedside alerts --follow --bed icu-1
-    bedside alerts --since 10m --follow --json | your-program
-    """
-    from stream.bus import Bus
-    from stream.clock import SystemClock
-    from stream.subscribe import alarms as subscribe
-
-    since_ms = None if since is None else _since_ms(since, SystemClock().now_ns() // 1_000_000)
-    url = server_url(redis)
-
-    async def run(stop: asyncio.Event) -> None:
-        async def show() -> None:
-            async with await Bus.connect(url, prefix=Settings().prefix) as bus:
-                async for event in subscribe(bus, bed=bed, since_ms=since_ms, follow=follow):
-                    click.echo(event.model_dump_json() if as_json else event_line(event))
-
-        await until(stop, show())
-
-    run_until_stopped(run)
-
-
-def _since_ms(text: str, now_ms: int) -> int:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    try:
-        if text[-1:] in units:
-            return now_ms - round(float(text[:-1]) * units[text[-1]] * 1000)
-        # A time without a zone is local time.
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{text!r} is no time: use 90s, 10m, 2h, 1d or 2026-01-31T12:00", param_hint="--since"
-        ) from None
-
-
-# How monitors mark priority in text (field practice after IEC 60601-1-8).
-_MARKS = {"high": "***", "medium": "**", "low": "*", "info": ""}
-
-
-def event_line(event: AlarmEvent) -> str:
-    """Return one alarm transition as a line for people."""
-    at = datetime.fromtimestamp(event.since / 1e9).strftime("%H:%M:%S")
-    mark = _MARKS[event.priority] if event.kind == "physiological" else "!" * len(_MARKS[event.priority])
-    score = f"  score {event.score:.1f}" if event.score is not None else ""
-    return f"{at}  {event.bed:<12} {mark:<3} {event.presence:<4} {event.message}{score}"
