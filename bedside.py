@@ -190,6 +190,7 @@ _COMMANDS = {
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.alert_commands:alerts",
+    "watch": "stream.commands:watch",
     "audit": "stream.audit_commands:audit",
     "models": "models.commands:models",
     "preprocess": "training.preprocess.commands:preprocess",

@@ -1,4 +1,4 @@
-"""The command ``worker``."""
+"""The commands ``worker`` and ``watch``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from stream.console import (
     metrics_option,
     model_option,
     redis_option,
+    run_until_stopped,
     serve_metrics,
+    server_url,
+    until,
 )
 from stream.settings import Settings, broker_with_prefix
 
@@ -97,3 +100,28 @@ def worker(
     finally:
         if own is not None:
             own.stop()
+
+
+@click.command("watch")
+@redis_option
+def watch(redis: str | None) -> None:
+    """Raise an alarm when a worker falls silent; run as many as you like, the dashboard is one.
+
+    \b
+    bedside watch
+    bedside watch --redis redis://broker.example:6379
+    """
+    from stream.bus import Bus, without_credentials
+    from stream.watch import Watch
+
+    url = server_url(redis)
+    prefix = Settings().prefix
+
+    async def run(stop: asyncio.Event) -> None:
+        # A wrong URL should say so at once; later the server may come and go.
+        async with await Bus.connect(url, prefix=prefix) as bus:
+            await bus.declare_all()
+        click.echo(f"bedside: watching the workers, {without_credentials(url)}", err=True)
+        await until(stop, Watch(url, prefix=prefix).run())
+
+    run_until_stopped(run)
