@@ -26,6 +26,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
+from monitor.api import Access, routes
 from monitor.page import Bulletin, Page
 from monitor.pump import Pump
 from monitor.ward import Ward
@@ -161,12 +162,15 @@ async def _serve(
         # Hospital networks have no internet: scripts come from this server whatever the environment says.
         settings.resources = "server"
         name = f"[{host}]" if ":" in host else host
+        hosts = [f"{name}:{port}", f"localhost:{port}"]
+        access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
-            extra_websocket_origins=[f"{name}:{port}", f"localhost:{port}"],
+            extra_websocket_origins=hosts,
             extra_patterns=[
                 (r"/healthz", _Health, {"monitor": monitor}),
                 (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
+                *routes(access),
             ],
             check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
             unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +14,10 @@ import click
 from stream.console import (
     RefusalError,
     json_lines_option,
+    metrics_option,
     redis_option,
     run_until_stopped,
+    serve_metrics,
     server_url,
     since_option,
     start_of,
@@ -157,6 +160,73 @@ def resume(outer: str | None, bed: str, who: str | None, redis: str | None) -> N
     from stream import asking
 
     _request(redis or outer, who, lambda bus, name: asking.resume(bus, bed, who=name))
+
+
+@alerts.command("forward")
+@click.argument("address", metavar="URL")
+@click.option("--name", default="", help="Under which its position is kept. [default: made from the URL]")
+@click.option(
+    "--secret-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Sign what is sent with the secret in this file.",
+)
+@_beds_option
+@_kind_option
+@_priority_option
+@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule's; repeatable.")
+@since_option("the next one, when the hook runs for the first time; later where it was")
+@click.option(
+    "--give-up-hours",
+    type=click.FloatRange(0),
+    default=24.0,
+    show_default=True,
+    help="Repeat a delivery for so long, then keep it as a dead letter and go on.",
+)
+@click.option("--allow-private", is_flag=True, help="Also to private, link-local and loopback addresses.")
+@redis_option
+@metrics_option(9466)
+@click.pass_obj
+def forward(
+    outer: str | None,
+    address: str,
+    name: str,
+    secret_file: Path | None,
+    beds: tuple[str, ...],
+    kind: str | None,
+    priority: str | None,
+    rules: tuple[str, ...],
+    since: str | None,
+    give_up_hours: float,
+    allow_private: bool,
+    redis: str | None,
+    metrics_port: int | None,
+) -> None:
+    """POST every transition to URL, in order, until it is taken.
+
+    \b
+    bedside alerts forward https://hooks.example/bedside --secret-file hook.key --priority medium
+    bedside alerts forward http://10.0.0.7:8080/alarms --allow-private --bed icu-1 --bed icu-2
+    """
+    from stream.subscribe import wanted
+    from stream.webhook import Forwarder, Hook
+
+    begin = None if since is None else start_of(since)
+    hook = Hook(
+        address,
+        name,
+        None if secret_file is None else secret_file.read_bytes().strip(),
+        wanted(beds, kind, priority, rules),
+        allow_private,
+        give_up_hours * 3600,
+    )
+    url = server_url(redis or outer)
+    serve_metrics(metrics_port, 9466)
+
+    async def run(stop: asyncio.Event) -> None:
+        click.echo(f"bedside: forwarding to {address} as {hook.name}", err=True)
+        await until(stop, Forwarder(url, hook, prefix=Settings().prefix).run(begin))
+
+    run_until_stopped(run)
 
 
 def _request(redis: str | None, who: str | None, ask: Callable[[Bus, str], Awaitable[Audit]]) -> None:

@@ -310,6 +310,8 @@ class Subscription:
         now_ns = self._clock.now_ns()
         if now_ns - self._asked_ns > _CHECK_S * 1e9:
             self._sign_ns += now_ns - self._asked_ns
+            # And the stream may have been trimmed beyond where we are.
+            self._loss_possible = True
 
     def _take(self, entries: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Alarm]:
         events: list[Alarm] = []

@@ -52,6 +52,8 @@ WORKER_SILENT = "worker-silent"
 # Heartbeats come every second: three that were missed. With the next look it is told within five seconds.
 _SILENT_MS = 4_000
 _LOOK_S = 0.25
+# A worker that came no later than this after another's last sign may have known it alive.
+_BOTH_MS = 1_500
 # Feeds may come up before their worker, whose model takes a while to load.
 _UNCLAIMED_MS = 10_000
 # A feed whose newest chunk is older than this is not live.
@@ -121,7 +123,7 @@ class Watch:
             for worker, ms in sorted(signs.last_ms.items()):
                 if worker in alive:
                     continue
-                if newest_ms > ms:
+                if newest_ms > ms + _BOTH_MS:
                     # Another has come for it.
                     if worker in silent:
                         await self._end(silent.pop(worker), f"worker {worker} has been replaced", signs)
