@@ -353,12 +353,10 @@ def _known_errors() -> tuple[type[Exception], ...]:
     from stream.bus import BusUnavailableError
     from stream.embedded import EmbeddedServerError
     from stream.settings import BrokerError
-    from stream.webhook import HookError
 
     return (
         RefusalError,
         AskError,
-        HookError,
         IngestError,
         BundleError,
         BusUnavailableError,

@@ -1,10 +1,10 @@
 """Forwarding alarms to a web address: every transition, in order, until it has been taken.
 
-Each transition is one POST of the JSON that a subscriber gets. A delivery is repeated until the receiver answers
-with 2xx, and nothing is sent before what comes earlier has been taken; after a stated time it is given up and
-kept as a dead letter. How far a hook has come is kept in Redis under its name, so that a restart goes on there.
-A process that dies between delivery and writing that down delivers once more: receivers drop what they have
-seen by the header ``Bedside-Event``.
+Each transition is one POST of the JSON that a subscriber gets. A delivery is repeated until the receiver
+answers with 2xx, and nothing is sent before what comes earlier has been taken; after a stated time it is
+given up and kept as a dead letter. How far a hook has come is kept in Redis under its name, so that a restart
+goes on there. A process that dies between delivery and writing that down delivers once more: receivers drop
+what they have seen by the header ``Bedside-Event``.
 
 With a secret, ``Bedside-Signature`` is ``v1=`` and the HMAC-SHA256, in hexadecimal, of the header
 ``Bedside-Timestamp``, a dot, and the body.
@@ -36,6 +36,7 @@ from redis.exceptions import RedisError
 
 from stream.bus import Bus
 from stream.clock import Clock, SystemClock
+from stream.console import RefusalError
 from stream.subscribe import SILENT_AFTER_S, Alarm, Subscription, Wanted
 from stream.topics import DEFAULT_PREFIX, WEBHOOK_DEAD_LETTERS
 
@@ -69,7 +70,7 @@ return 1
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end"
 
 
-class HookError(RuntimeError):
+class HookError(RefusalError):
     """A hook that cannot be served; the text says why, in one line."""
 
 
@@ -83,7 +84,7 @@ def signature(secret: bytes, timestamp: str, body: bytes) -> str:
 
 
 def is_public(address: str) -> bool:
-    """Say whether an IP address is one of the open internet: none of ours, of this machine or of this link."""
+    """Say whether an IP address is one of the open internet, not of this machine, link or network."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -252,9 +253,7 @@ class Forwarder:
             if await self._has_lease(bus):
                 return
             await asyncio.sleep(_RETRY_S)
-        raise HookError(
-            f"another process forwards to webhook {self._hook.name}: give this one another --name"
-        )
+        raise HookError(f"another process serves webhook {self._hook.name}: give this one another --name")
 
     async def _has_lease(self, bus: Bus) -> bool:
         return bool(await bus.client.eval(_RENEW, 1, f"{self._key}:lease", self._owner, str(_LEASE_MS)))
@@ -341,9 +340,9 @@ class Forwarder:
         # Also across restarts of this process.
         now_ns = self._clock.now_ns()
         with suppress(RedisError, OSError):
-            failing, since = await bus.client.hmget(self._key, ["failing", "failing_since"])
-            if failing is not None and since is not None and failing.decode() == event.event:
-                return int(since)
+            state: Any = await bus.client.hgetall(self._key)
+            if state.get(b"failing") == event.event.encode():
+                return int(state[b"failing_since"])
         await self._note(bus, {"failing": event.event, "failing_since": str(now_ns)})
         return now_ns
 
@@ -365,7 +364,7 @@ class Forwarder:
             else:
                 return
 
-    async def _note(self, bus: Bus, fields: dict[str, str]) -> None:
+    async def _note(self, bus: Bus, fields: dict[Any, Any]) -> None:
         while True:
             try:
                 await bus.client.hset(self._key, mapping=fields)
