@@ -91,6 +91,11 @@ class Pump:
         """The beds that some page shows."""
         return set(self._watching.values())
 
+    @property
+    def alarms_position(self) -> str | None:
+        """Stream id of the last alarm transition that the ward has taken; None before it has begun."""
+        return self._positions.get(stream_key(self._bus.prefix, ALARMS, 0))
+
     async def run(self) -> None:
         """Follow for ever; a server that goes away is waited for."""
         await _together(self._start())
@@ -108,10 +113,11 @@ class Pump:
                 key = stream_key(self._bus.prefix, topic, partition)
                 if topic in begin_ms:
                     self._positions[key] = f"{round(begin_ms[topic])}-0"
-                else:
-                    self._positions[key] = await self._bus.last_id(key)
+                    continue
+                newest = await self._bus.last_id(key)
                 if topic == ALARMS:
-                    await self._read_alarms(partition, self._positions[key])
+                    await self._read_alarms(partition, newest)
+                self._positions[key] = newest
         self.ward.forget_silent(self._clock.now_ns())
 
     async def _read_alarms(self, partition: int, newest: str) -> None:

@@ -26,12 +26,14 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
+from monitor.api import Access, routes
 from monitor.page import Bulletin, Page
 from monitor.pump import Pump
 from monitor.ward import Ward
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
+from stream.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -160,12 +162,15 @@ async def _serve(
         # Hospital networks have no internet: scripts come from this server whatever the environment says.
         settings.resources = "server"
         name = f"[{host}]" if ":" in host else host
+        hosts = [f"{name}:{port}", f"localhost:{port}"]
+        access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
-            extra_websocket_origins=[f"{name}:{port}", f"localhost:{port}"],
+            extra_websocket_origins=hosts,
             extra_patterns=[
                 (r"/healthz", _Health, {"monitor": monitor}),
                 (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
+                *routes(access),
             ],
             check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
             unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,
@@ -178,18 +183,21 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        pump = asyncio.create_task(monitor.pump.run())
-        stopped = asyncio.create_task(stop.wait())
+        tasks = [
+            asyncio.create_task(monitor.pump.run()),
+            asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
+            asyncio.create_task(stop.wait()),
+        ]
         try:
             if on_ready is not None:
                 on_ready(f"http://{name}:{port}/")
-            await asyncio.wait((pump, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (pump, stopped):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(pump, stopped, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             server.stop(wait=False)
             await http.close_all_connections()
 

@@ -15,6 +15,7 @@ COMMANDS = "commands"
 AUDIT = "audit"
 EXPLANATIONS = "explanations"
 DEAD_LETTERS = "dead-letters"
+WEBHOOK_DEAD_LETTERS = "webhook-dead-letters"
 
 # Partitions are the unit of sharing between workers. 16: a blocked read over 16 streams wakes as fast as
 # over one, and 16 workers are more than the largest ward needs. Commands lie as samples do, so that the
@@ -35,4 +36,6 @@ TOPICS: dict[str, TopicConfig] = {
     # Arrays of 100 kB for beds being watched; a page that missed a minute of them does not want them back.
     EXPLANATIONS: TopicConfig(1, retention_ms=60_000),
     DEAD_LETTERS: TopicConfig(1, maxlen=1_000),
+    # Alarms that a web address has not taken in a day: somebody will want to send them by hand.
+    WEBHOOK_DEAD_LETTERS: TopicConfig(1, maxlen=10_000),
 }

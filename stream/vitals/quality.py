@@ -224,11 +224,11 @@ class QualityMeter:
         return seconds
 
     def _judge(self, second: _Second, measured: _Measures) -> SecondQuality:
+        absent = measured.gap + measured.missing > _MISSING
         # The mean of few samples says nothing of the baseline.
         mean_mv = np.where(absent, np.nan, measured.mean_mv)
         step = np.abs(mean_mv - self._mean_mv)
         self._mean_mv = mean_mv
-        absent = measured.gap + measured.missing > _MISSING
         flat = (measured.range_mv < _FLAT_MV) & ~absent
         was_flat, self._flat = self._flat, flat
         noise = np.where(

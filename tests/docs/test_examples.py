@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from stream.bus import Bus
 from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
 from stream.topics import SAMPLES, TOPICS
+from stream.webhook import signature
+from tests.stream.turmoil import event, publish
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -41,3 +47,34 @@ def test_the_documented_topics_are_the_topics() -> None:
     assert {name: int(partitions) for name, partitions in rows} == {
         name: config.partitions for name, config in TOPICS.items()
     }
+
+
+def test_the_examples_of_following_run(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    following, plain, checking = python_blocks(DOCS / "subscribe.md")
+
+    async def fill() -> list[str]:
+        async with await Bus.connect(redis_server.url) as bus:
+            return await publish(bus, event(1, "icu-1"), event(2, "icu-1"))
+
+    positions = asyncio.run(fill())
+
+    def first_line(example: str) -> str:
+        program = example.replace("redis://localhost", redis_server.url)
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            process.kill()
+        return line
+
+    assert first_line(plain).startswith(f"{positions[0]} icu-1 on")
+    (tmp_path / "position.txt").write_text(positions[0])
+    assert first_line(following).startswith(f"{positions[1]} icu-1 on")
+    names: dict[str, Any] = {}
+    exec(compile(checking, "subscribe.md", "exec"), names)
+    secret, stamp = b"0123456789abcdef", str(int(time.time()))
+    headers = {"Bedside-Timestamp": stamp, "Bedside-Signature": signature(secret, stamp, b"{}")}
+    assert names["is_ours"](secret, headers, b"{}")
+    assert not names["is_ours"](secret, headers, b"{ }")
+    assert not names["is_ours"](secret, headers | {"Bedside-Timestamp": "1"}, b"{}")
