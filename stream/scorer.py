@@ -191,7 +191,11 @@ class Scorer:
             some = [delivery for delivery in some if not delivery.given_away]
             self._restore(delivery.chunk.header.bed for delivery in some)
             outcomes = self.engine.accept_many([delivery.chunk for delivery in some], now_ns, self._load())
-            await self._tell([event for o in outcomes if isinstance(o, Accepted) for event in o.events])
+            accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
+            await self._tell([event for one in accepted for event in one.events])
+            for vitals in (vitals for one in accepted for vitals in one.vitals):
+                self._sends.append(await self._outgoing.vitals(vitals))
+                self._changed[vitals.bed] = None
         for delivery, outcome in zip(some, outcomes, strict=True):
             if isinstance(outcome, MalformedMessageError):
                 refused.append((delivery, str(outcome)))

@@ -73,7 +73,7 @@ def judge_block(
     events: list[AlarmEvent] = []
     for judged in block.judgements:
         onset = max(0, source_index(judged.onset))
-        seen = Seen(judged.present, onset, judged.text)
+        seen = Seen(judged.present, onset, judged.text or "no longer")
         events += observe(state, RHYTHMS[judged.rule], moment, seen)
     if block.quality is not None:
         quality = block.quality
