@@ -162,7 +162,7 @@ def test_a_stream_gives_what_the_analysis_of_the_file_gives(short_tmp: Path, shi
         expected.events += outcome.events
     rules = {bed: {event.rule for event in expected.events if event.bed == bed} for bed in recordings}
     assert "anomaly" in rules["bed-1"] & rules["bed-3"]
-    assert "ventricular-tachycardia" in rules["bed-1"] & rules["bed-3"]
+    assert "ventricular-fibrillation" in rules["bed-1"] & rules["bed-3"]
     assert rules["bed-2"] == {"lead-off"}
 
     async def test(ward: Ward, bus: Bus) -> None:
