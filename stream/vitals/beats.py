@@ -34,6 +34,8 @@ _CENTRE_HZ = 12.0
 _REACH = 12
 # Two beats are at least this far apart, samples: 300 beats/min.
 _REFRACTORY = 20
+# A shorter interval, samples, is one of a tachycardia: 100 beats/min.
+_FAST = 60
 # T waves come within this time after the beat, samples.
 _T_WAVE = 36
 
@@ -77,8 +79,8 @@ _PATIENCE = 60
 _CALM, _DECAY, _LOWEST = 150, 100.0, 0.25
 # For what looks like no kind of beat, to this part: a P wave or an artefact rather than a beat.
 _LOWEST_NEW = 0.5
-# What is found then must exceed the median of the joined envelope so many times. Gaussian noise does
-# so 3.5 times.
+# What is found then looks like a kind of beat, or exceeds the median of the joined envelope so many times.
+# Gaussian noise does so 3.5 times.
 _OUTSTANDING = 5.0
 
 
@@ -168,7 +170,8 @@ class Beats:
 class _Candidate:
     index: int
     height: float
-    outstanding: bool
+    # Looks like a kind of beat, or stands out of what surrounds it.
+    sure: bool
     shape: Shape
     # High enough for a beat, but before its time and of no known kind.
     doubtful: bool
@@ -402,7 +405,8 @@ class BeatDetector:
         needed = _CLEAR * scale
         if shape.kind is None:
             needed = _CLEAR_NEW * max(scale, _LOWEST_NEW)
-        clear = height >= needed and (scale == 1.0 or outstanding)
+        sure = outstanding or shape.kind is not None
+        clear = height >= needed and (scale == 1.0 or sure)
         if self._last is not None and since < _T_WAVE and height < _CLEAR * self._last[1]:
             clear = False
         doubtful = (
@@ -412,7 +416,7 @@ class BeatDetector:
             and height < _SURE
             and self._steady()
         )
-        candidate = _Candidate(index, height, outstanding, shape, doubtful)
+        candidate = _Candidate(index, height, sure, shape, doubtful)
         if clear and not doubtful:
             self._search_back(index, found)
             self._pending.clear()
@@ -447,12 +451,13 @@ class BeatDetector:
         while self._pending and now - self._pending[0].index >= _PATIENCE:
             oldest = self._pending.pop(0)
             since = oldest.index - self._last[0] if self._last else _HISTORY
-            missed = since + _PATIENCE >= _LONG * self._interval() and since >= _T_WAVE and oldest.outstanding
+            missed = since + _PATIENCE >= _LONG * self._interval() and since >= _T_WAVE and oldest.sure
             if since >= _REFRACTORY and (oldest.doubtful or missed):
                 self._accept(oldest, found)
 
     def _accept(self, candidate: _Candidate, found: list[Beat]) -> None:
         index = candidate.index
+        fast = self._last is not None and index - self._last[0] < _FAST
         if self._last is not None:
             self._intervals.append(index - self._last[0])
         self._last = index, candidate.height
@@ -465,7 +470,7 @@ class BeatDetector:
             self._levels.clear()
         self._levels.append(peak)
         self._update_level()
-        found.append(_beat(candidate, self._morphology.count(candidate.shape)))
+        found.append(_beat(candidate, self._morphology.count(candidate.shape, fast=fast)))
 
     def _update_level(self) -> None:
         # The median of what is known; the sort puts NaN last.

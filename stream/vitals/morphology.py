@@ -18,8 +18,11 @@ _HALF, _SHIFT = 15, 3
 _STEEP = 0.25
 # From this correlation on two beats are of one kind.
 _ALIKE = 0.85
-# Beats in which a kind forgets, and kinds that are kept.
+# Beats in which a kind is forgotten, and kinds that are kept.
 _MEMORY, _KINDS = 100, 4
+# What a ventricular beat counts that follows fast: a ventricular tachycardia must not become the usual rhythm
+# within minutes. Slow wide beats may, such as paced ones.
+_FAST_VENTRICULAR = 0.1
 _LEARNING_RATE = 1 / 8
 # The dominant kind is the narrowest of those with at least this part of the commonest one's beats: in a run
 # of ventricular beats, and in bigeminy, it stays the conducted one.
@@ -119,8 +122,15 @@ class Morphology:
         common = [place for place, kind in enumerate(self._kinds) if kind.count >= _COMMON * most]
         return min(common, key=lambda place: self._kinds[place].width_s, default=None)
 
-    def count(self, shape: Shape) -> int:
-        """Count a beat to its kind, or make a new kind of it; return the kind's number."""
+    def count(self, shape: Shape, *, fast: bool) -> int:
+        """Count a beat to its kind, or make a new kind of it; return the kind's number.
+
+        Parameters
+        ----------
+        shape : Shape
+        fast : bool
+            Whether it follows the beat before as in a tachycardia.
+        """
         own = next((kind for kind in self._kinds if kind.number == shape.kind), None)
         if own is None:
             if len(self._kinds) == _KINDS:
@@ -131,8 +141,9 @@ class Morphology:
         else:
             own.wave += _LEARNING_RATE * (shape.wave - own.wave)
             own.width_s += _LEARNING_RATE * (shape.width_s - own.width_s)
+        part = _FAST_VENTRICULAR if fast and shape.ventricular else 1.0
         for kind in self._kinds:
-            kind.count += (kind is own) - kind.count / _MEMORY
+            kind.count += part * ((kind is own) - kind.count / _MEMORY)
         return own.number
 
 

@@ -131,6 +131,7 @@ class Rhythm:
         # From where on there has been a usable lead all the time.
         self._seen_from: int | None = None
         self._wave_from: int | None = None
+        self._wave_until = 0
         self._onsets: dict[Rule, int] = {}
 
     def update(self, block: Beats) -> list[Judgement]:
@@ -169,7 +170,9 @@ class Rhythm:
         if blind:
             judgements = [Judgement(judgement.rule, None, block.first) for judgement in judgements]
             self._onsets.clear()
-        self.heart_rate_bpm = None if blind or wave else self._rate(block.settled)
+        # A wave may still be a tachycardia whose beats can be counted.
+        unknown = blind or (wave and not self._held(Rule.VENTRICULAR_TACHYCARDIA))
+        self.heart_rate_bpm = None if unknown else self._rate(block.settled)
         return judgements
 
     def _add(self, beat: Beat) -> None:
@@ -188,10 +191,13 @@ class Rhythm:
         return found[::-1]
 
     def _open(self, settled: int) -> int:
-        # Samples without a beat up to where all is decided, since one or since there has been a lead.
+        # Samples without a beat up to where all is decided; since the last one, since there has been a lead,
+        # or since the end of an oscillation, in which there are no beats to be found.
         if self._seen_from is None:
             return 0
-        since = max(self._seen_from, self._beats[-1].index) if self._beats else self._seen_from
+        since = max(self._seen_from, self._wave_until)
+        if self._beats:
+            since = max(since, self._beats[-1].index)
         return max(0, settled - since)
 
     def _rate(self, settled: int) -> float | None:
@@ -319,6 +325,7 @@ class Rhythm:
         if self._wave_from is None:
             # The measure covers 4 s; it has to stay, which a chance does not.
             self._wave_from = max(0, block.first + BLOCK - _WAVE_AT_ONCE_S * FS)
+        self._wave_until = block.first + BLOCK
         return True
 
     def _ventricular_fibrillation(self, stop: int, wave: bool) -> Judgement:
