@@ -248,7 +248,10 @@ class Page:
             "percentile": "",
             "over": False,
             "missing": "",
+            "rate": "–",
         }
+        if (rate := bed.heart_rate(now_ns)) is not None:
+            shown["rate"] = f"{rate:.0f}"
         if finding is not None and finding.score is not None and is_current(bed, now_ns):
             shown["score"], shown["over"] = number(finding.score), finding.anomalous
             if finding.percentile is not None:

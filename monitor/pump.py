@@ -21,12 +21,14 @@ from stream.contract import (
     Finding,
     MalformedMessageError,
     SampleChunk,
+    Vitals,
 )
-from stream.topics import ALARMS, COMMANDS, EXPLANATIONS, FINDINGS, SAMPLES
+from stream.topics import ALARMS, COMMANDS, EXPLANATIONS, FINDINGS, SAMPLES, VITALS
 from stream.transport.layout import stream_key
 
 log = logging.getLogger(__name__)
 
+_TOPICS = (SAMPLES, FINDINGS, VITALS, ALARMS, EXPLANATIONS)
 # Alarm events that are looked through for open alarms on start: a page of Redis each, and 5000 are more
 # than a ward's two shifts. Older ones that are still open belong to a worker that died with them.
 _ALARM_PAGE = 500
@@ -72,6 +74,7 @@ class Pump:
         self._takers: dict[str, Callable[[Entry], None]] = {
             SAMPLES: self._take_chunk,
             FINDINGS: lambda entry: self.ward.take_finding(Finding.decode(entry.value)),
+            VITALS: lambda entry: self.ward.take_vitals(Vitals.decode(entry.value)),
             ALARMS: lambda entry: self.ward.take_alarm(AlarmEvent.decode(entry.value), self._clock.now_ns()),
             EXPLANATIONS: lambda entry: self.ward.take_explanation(Explanation.decode(entry.value)),
         }
@@ -108,7 +111,7 @@ class Pump:
         self._started_ms = seconds * 1000 + microseconds // 1000
         self._server_ahead_ms = self._started_ms - self._clock.now_ns() // 1_000_000
         begin_ms = {SAMPLES: self._started_ms - RING_S * 1000, FINDINGS: self._started_ms - HISTORY_S * 1000}
-        for topic in (SAMPLES, FINDINGS, ALARMS, EXPLANATIONS):
+        for topic in _TOPICS:
             for partition in range((await self._bus.declare(topic)).partitions):
                 key = stream_key(self._bus.prefix, topic, partition)
                 if topic in begin_ms:
@@ -137,8 +140,7 @@ class Pump:
         while True:
             try:
                 taken = 0
-                topics = (SAMPLES, FINDINGS, ALARMS, EXPLANATIONS)
-                async for entry in self._bus.tail(*topics, positions=self._positions):
+                async for entry in self._bus.tail(*_TOPICS, positions=self._positions):
                     self._positions[stream_key(self._bus.prefix, entry.topic, entry.partition)] = entry.id
                     self._take(entry)
                     taken += 1

@@ -22,6 +22,7 @@ from stream.contract import (
     Priority,
     SampleChunk,
     Validity,
+    Vitals,
     to_millivolts,
 )
 
@@ -139,6 +140,8 @@ class Bed:
     scores: deque[ScorePoint] = field(default_factory=lambda: deque(maxlen=_HISTORY_POINTS))
     finding: Finding | None = None
     """The newest one."""
+    vitals: Vitals | None = None
+    """The newest ones."""
     findings: int = 0
     """Findings taken so far: a page sees by it that there is a new one."""
     explanations: deque[Explanation] = field(default_factory=lambda: deque(maxlen=_EXPLANATIONS))
@@ -146,6 +149,13 @@ class Bed:
     """Explanations taken so far."""
     alarm_ns: int = 0
     """When the last alarm transition arrived."""
+
+    def heart_rate(self, now_ns: int) -> float | None:
+        """Return the heart rate, beats/min, of a feed that is heard; None where nobody can tell."""
+        ours = self.vitals is not None and self.feed is not None and self.vitals.session == self.feed.session
+        if self.vitals is None or not ours or self.is_silent(now_ns):
+            return None
+        return self.vitals.heart_rate
 
     def open_alarms(self) -> list[AlarmEvent]:
         """Return the open alarms, the most urgent first, then the oldest."""
@@ -265,6 +275,15 @@ class Ward:
         )
         while bed.scores[-1].t_end - bed.scores[0].t_end > HISTORY_S * 1e9:
             bed.scores.popleft()
+
+    def take_vitals(self, vitals: Vitals) -> None:
+        """Take the vitals of a second; repeats and late ones are left out."""
+        bed = self._bed(vitals.bed)
+        if bed is None or vitals.session in bed.former:
+            return
+        last = bed.vitals
+        if last is None or last.session != vitals.session or vitals.end > last.end:
+            bed.vitals = vitals
 
     def take_alarm(self, event: AlarmEvent, arrival_ns: int = 0) -> None:
         """Take a transition of an alarm; repeats and overtaken ones are left out."""

@@ -142,6 +142,7 @@ window.bedside = (() => {
       rows.forEach(({button}, name) => button.setAttribute("aria-current", String(name === shown)));
     }
     write(byId("name"), bed.bed);
+    write(byId("rate"), bed.rate);
     const behind = byId("behind");
     behind.hidden = bed.behind === "";
     write(behind, bed.late ? `${bed.behind} behind live` : `live · ${bed.behind} to screen`);

@@ -16,6 +16,7 @@ from stream.contract import (
     SampleChunk,
     Stamps,
     Validity,
+    Vitals,
     to_lsb,
 )
 
@@ -153,3 +154,20 @@ def explanation(
         shapes={name: array.shape for name, array in arrays.items()},
     )
     return Explanation(header, arrays)
+
+
+def vitals(second: int, *, session: str = "s1", rate: float | None = 75.0, fs: float = 500.0) -> Vitals:
+    end = round((second + 1) * fs)
+    return Vitals(
+        bed="bed-1",
+        session=session,
+        start=round(second * fs),
+        end=end,
+        t_end=T0 + round(end / fs * S),
+        heart_rate=rate,
+        rr_irregularity=None,
+        beats=(end - 100,),
+        quality={"I": 1.0, "II": 1.0},
+        issues={},
+        ingest_ns=T0 + round(end / fs * S),
+    )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from monitor import ward as ward_module
 from monitor.ward import FORGET_S, HISTORY_S, RING_S, Ward
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority, Validity, to_lsb
-from tests.monitor.messages import T0, S, alarm, chunk, explanation, finding
+from tests.monitor.messages import T0, S, alarm, chunk, explanation, finding, vitals
 
 
 def ward_with(*sequence: int, **fields: object) -> Ward:
@@ -265,3 +265,21 @@ def test_an_invalid_sample_is_a_gap() -> None:
     feed = ward.beds["bed-1"].feed
     assert feed is not None
     assert np.isnan(feed.ring.read(0, 100)[:, 1]).sum() == 10
+
+
+def test_the_heart_rate_is_that_of_the_feed_that_is_heard() -> None:
+    ward = Ward()
+    ward.take_vitals(vitals(3, rate=75.0))
+    bed = ward.beds["bed-1"]
+    assert bed.heart_rate(T0) is None
+    ward.take_chunk(chunk(0), T0)
+    assert bed.heart_rate(T0 + S) == 75.0
+    # A late one changes nothing, and of a silent feed nobody can tell.
+    ward.take_vitals(vitals(2, rate=40.0))
+    assert bed.heart_rate(T0 + S) == 75.0
+    assert bed.heart_rate(T0 + 10 * S) is None
+    ward.take_vitals(vitals(4, rate=None))
+    assert bed.heart_rate(T0 + S) is None
+    ward.take_chunk(chunk(0, session="s2"), T0 + S)
+    ward.take_vitals(vitals(9, rate=80.0))
+    assert bed.heart_rate(T0 + S) is None
