@@ -43,6 +43,9 @@ RHYTHMS = {
     )
 }
 
+# A heart that beats fast in one of these is not also told to beat fast.
+_WORSE = (VENTRICULAR_TACHYCARDIA.rule, FIBRILLATION.rule)
+
 
 def judge_block(
     state: BedState,
@@ -71,7 +74,11 @@ def judge_block(
         Transitions, in order.
     """
     events: list[AlarmEvent] = []
+    worse = any(judged.present and judged.rule in _WORSE for judged in block.judgements)
     for judged in block.judgements:
+        if judged.present and judged.rule == EXTREME_TACHYCARDIA.rule and worse:
+            # Told already, and by its name.
+            continue
         onset = max(0, source_index(judged.onset))
         seen = Seen(judged.present, onset, judged.text or "no longer")
         events += observe(state, RHYTHMS[judged.rule], moment, seen)
