@@ -145,11 +145,13 @@ def _rows(
 
 def _share(row: dict[str, Any], ceiling: dict[str, float]) -> dict[str, Any]:
     # On the processor, in processor time: what else runs on the machine does not count against a backend.
-    kinds = {kind: value for kind, value in ceiling.items() if kind.endswith(row["precision"])}
-    if row["device"] != "cpu" or not kinds:
+    # A processor without units for a precision can compute in float32: that is the least ceiling.
+    measured = {kind for kind in ceiling if kind.endswith(row["precision"])}
+    if row["device"] != "cpu" or not measured:
         return {}
     gflops = row["flop_per_window"] * row["batch"] / row["cpu_ms_per_batch"] / 1e6
-    return {"gflops": round(gflops, 2), "share_of_gemm": round(gflops / max(kinds.values()), 4)}
+    highest = max(value for kind, value in ceiling.items() if kind in measured or kind.endswith("fp32"))
+    return {"gflops": round(gflops, 2), "share_of_gemm": round(gflops / highest, 4)}
 
 
 def _gemm(seconds: float) -> dict[str, float]:
