@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,13 +33,24 @@ from stream.settings import Settings
 if TYPE_CHECKING:
     from ingest.source import Recording
     from models.session import Session
-    from stream.contract import AlarmEvent, Finding
+    from stream.bus import Bus
+    from stream.contract import Audit, Finding
     from stream.engine import Pending
     from stream.offline import Analysis
     from stream.overlay import Overlay
+    from stream.subscribe import Alarm
     from stream.verdict import Verdict
 
-__all__ = ["alarms", "analyze", "load_model", "main"]
+__all__ = [
+    "acknowledge",
+    "alarms",
+    "analyze",
+    "follow_alarms",
+    "load_model",
+    "main",
+    "pause",
+    "resume",
+]
 
 
 # ---- for programs ----------------------------------------------------------------------------------------
@@ -93,27 +104,79 @@ def analyze(path: str | Path, *, model: str = "cae-100hz", fs: float | None = No
     return _analyse(open_recording(path, fs=fs), load_model(model))
 
 
-async def alarms(
-    url: str, *, bed: str | None = None, since_ms: int | None = None, follow: bool = True
-) -> AsyncIterator[AlarmEvent]:
-    """Subscribe to the alarms of a running deployment; see `stream.subscribe.alarms`.
+def alarms(url: str, **options: Any) -> AsyncIterator[Alarm]:
+    """Subscribe to the alarms of a running deployment; parameters and errors: `stream.subscribe.alarms`.
 
     Parameters
     ----------
     url : str
         Its Redis server.
+    **options
+        ``since``, ``follow``, and filters ``bed``, ``kind``, ``priority``, ``rule``.
 
     Examples
     --------
-    >>> async for event in bedside.alarms("redis://localhost"):  # doctest: +SKIP
-    ...     print(event.bed, event.presence, event.message)
+    >>> async for event in bedside.alarms("redis://localhost", since="10m"):  # doctest: +SKIP
+    ...     print(event.position, event.bed, event.presence, event.message)
     """
-    from stream.bus import Bus
     from stream.subscribe import alarms as subscribe
 
-    async with await Bus.connect(url, prefix=Settings().prefix) as bus:
-        async for event in subscribe(bus, bed=bed, since_ms=since_ms, follow=follow):
-            yield event
+    return subscribe(url, **{"prefix": Settings().prefix} | options)
+
+
+def follow_alarms(url: str, **options: Any) -> Iterator[Alarm]:
+    """Subscribe to alarms from a program without asyncio; see `alarms`.
+
+    Examples
+    --------
+    >>> for event in bedside.follow_alarms("redis://localhost", bed="icu-1"):  # doctest: +SKIP
+    ...     print(event.position, event.bed, event.presence, event.message)
+    """
+    from stream.subscribe import follow_alarms as subscribe
+
+    return subscribe(url, **{"prefix": Settings().prefix} | options)
+
+
+async def acknowledge(url: str, alarm: str | None = None, *, bed: str | None = None, who: str) -> Audit:
+    """Acknowledge an alarm, or all open ones of a bed; see `stream.asking.acknowledge`.
+
+    Returns
+    -------
+    stream.contract.Audit
+        The worker's answer: ``done``, and if not, why in ``message``.
+
+    Examples
+    --------
+    >>> answer = await bedside.acknowledge(  # doctest: +SKIP
+    ...     "redis://localhost", event.alarm, who="nurse 7"
+    ... )
+    """
+    from stream import asking
+
+    async with await _connect(url) as bus:
+        return await asking.acknowledge(bus, alarm, bed=bed, who=who)
+
+
+async def pause(url: str, bed: str, seconds: float, *, who: str) -> Audit:
+    """Pause a bed's alarms for so many seconds; see `stream.asking.pause`."""
+    from stream import asking
+
+    async with await _connect(url) as bus:
+        return await asking.pause(bus, bed, seconds, who=who)
+
+
+async def resume(url: str, bed: str, *, who: str) -> Audit:
+    """End the pause of a bed's alarms; see `stream.asking.resume`."""
+    from stream import asking
+
+    async with await _connect(url) as bus:
+        return await asking.resume(bus, bed, who=who)
+
+
+async def _connect(url: str) -> Bus:
+    from stream.bus import Bus
+
+    return await Bus.connect(url, prefix=Settings().prefix)
 
 
 # ---- the command line ------------------------------------------------------------------------------------
@@ -126,7 +189,8 @@ _COMMANDS = {
     "ingest": "ingest.commands:ingest",
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
-    "alerts": "stream.commands:alerts",
+    "alerts": "stream.alert_commands:alerts",
+    "watch": "stream.commands:watch",
     "audit": "stream.audit_commands:audit",
     "models": "models.commands:models",
     "preprocess": "training.preprocess.commands:preprocess",
@@ -285,12 +349,14 @@ def _known_errors() -> tuple[type[Exception], ...]:
 
     from ingest.source import IngestError
     from models.bundle import BundleError
+    from stream.asking import AskError
     from stream.bus import BusUnavailableError
     from stream.embedded import EmbeddedServerError
     from stream.settings import BrokerError
 
     return (
         RefusalError,
+        AskError,
         IngestError,
         BundleError,
         BusUnavailableError,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from stream.commands import event_line
+from stream.alert_commands import event_line
 from stream.console import (
     RefusalError,
     check_writable,

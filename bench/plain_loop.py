@@ -19,10 +19,10 @@ import redis
 from bench.plain_beds import Bed, Chain, Scored, same_chain, thesis_chain
 from models.manifest import AlarmRule
 from stream.contract import AlarmEvent, AlarmKind, Finding, Presence, Priority, Stamps, alarm_id
+from stream.heartbeat import HEARTBEAT
 from stream.settings import Settings
 from stream.topics import ALARMS, FINDINGS, SAMPLES, TOPICS
 from stream.transport.layout import stream_key
-from stream.worker import HEARTBEAT
 
 _GROUP, _CONSUMER = "plain", "plain-1"
 _READ, _BLOCK_MS = 64, 1000

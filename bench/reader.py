@@ -93,9 +93,9 @@ async def _follow_findings(bus: Bus, file: IO[bytes]) -> None:
         )
 
 
-async def _follow_alarms(bus: Bus, file: IO[str]) -> None:
+async def _follow_alarms(url: str, prefix: str, file: IO[str]) -> None:
     clock = SystemClock()
-    async for event in alarms(bus, since_ms=0):
+    async for event in alarms(url, prefix=prefix, since="0-0", silent_after_s=None):
         noted = {
             "alarm": event.alarm,
             "bed": event.bed,
@@ -115,7 +115,7 @@ async def _run(url: str, prefix: str, folder: Path) -> None:
         async with await Bus.connect(url, prefix=prefix) as bus:
             tasks = [
                 asyncio.ensure_future(_follow_findings(bus, findings)),
-                asyncio.ensure_future(_follow_alarms(bus, events)),
+                asyncio.ensure_future(_follow_alarms(url, prefix, events)),
             ]
             print("ready", flush=True)  # noqa: T201 - our parent waits for it
             while not stop.is_set():

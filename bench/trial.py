@@ -32,7 +32,7 @@ from bench.ward import Ward, WardError
 from models.manifest import WindowSpec
 from stream.bus import Bus
 from stream.children import spawn
-from stream.worker import HEARTBEAT
+from stream.heartbeat import HEARTBEAT
 
 # After a bed's first window: caches are warm, and the burst in which a ward is opened is over.
 _SETTLE_S = 2.0

@@ -17,8 +17,8 @@ from typing import IO, Self
 from stream.bus import Bus
 from stream.children import spawn
 from stream.embedded import EmbeddedServer
+from stream.heartbeat import HEARTBEAT
 from stream.settings import Settings
-from stream.worker import HEARTBEAT
 
 # Importing Faust, SciPy and ONNX Runtime takes two to four seconds on a busy machine, joining the group one.
 _READY_TIMEOUT_S = 60.0

@@ -32,6 +32,7 @@ from monitor.ward import Ward
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
+from stream.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -178,18 +179,21 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        pump = asyncio.create_task(monitor.pump.run())
-        stopped = asyncio.create_task(stop.wait())
+        tasks = [
+            asyncio.create_task(monitor.pump.run()),
+            asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
+            asyncio.create_task(stop.wait()),
+        ]
         try:
             if on_ready is not None:
                 on_ready(f"http://{name}:{port}/")
-            await asyncio.wait((pump, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
-            for task in (pump, stopped):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(pump, stopped, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             server.stop(wait=False)
             await http.close_all_connections()
 

@@ -13,15 +13,21 @@ from typing import Any
 
 from stream.bus import Bus
 from stream.clock import Clock, SystemClock
-from stream.contract import AlarmEvent, Audit, Command, CommandKind, MalformedMessageError, Presence, is_name
+from stream.contract import (
+    EVERY_BED,
+    AlarmEvent,
+    Audit,
+    Command,
+    CommandKind,
+    MalformedMessageError,
+    Presence,
+    is_name,
+)
 from stream.topics import ALARMS, AUDIT, COMMANDS
 from stream.transport.layout import stream_key
 
 ANSWER_S = 10.0
 """How long a worker may take: a bed that changes hands after a crash is without one for six seconds."""
-
-EVERY_BED = "*"
-"""In place of a bed's name in alarms about the deployment."""
 
 _PAGE = 500
 

@@ -64,16 +64,18 @@ class Entry:
         return int(self.id.partition("-")[0])
 
 
-def open_client(url: str) -> redis.Redis:
+def open_client(
+    url: str, *, retries: int = _RETRIES, socket_timeout_s: float = _SOCKET_TIMEOUT_S
+) -> redis.Redis:
     """Return a client with the timeouts and retries that streams need (see the module's constants)."""
-    retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), _RETRIES)
+    retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries)
     # A unix socket has no keepalive, and redis-py refuses the option there.
     keepalive: dict[str, Any] = {} if url.startswith("unix") else {"socket_keepalive": True}
     client: redis.Redis = redis.Redis.from_url(
         url,
         protocol=2,
-        socket_timeout=_SOCKET_TIMEOUT_S,
-        socket_connect_timeout=_SOCKET_TIMEOUT_S,
+        socket_timeout=socket_timeout_s,
+        socket_connect_timeout=socket_timeout_s,
         **keepalive,
         retry=retry,
         retry_on_error=[RedisConnectionError, RedisTimeoutError],

@@ -1,10 +1,8 @@
-"""The commands ``worker`` and ``alerts``."""
+"""The commands ``worker`` and ``watch``."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -18,9 +16,6 @@ from stream.console import (
     until,
 )
 from stream.settings import Settings, broker_with_prefix
-
-if TYPE_CHECKING:
-    from stream.contract import AlarmEvent
 
 
 @click.command("worker")
@@ -107,63 +102,26 @@ def worker(
             own.stop()
 
 
-@click.command("alerts")
-@click.option("--follow", is_flag=True, help="Go on with those to come, until interrupted.")
-@click.option("--bed", metavar="ID", help="Only this bed's.")
-@click.option(
-    "--since",
-    metavar="TIME",
-    help="From this time on: 10m, 2h (ago), or ISO 8601."
-    " [default: all that are kept; with --follow the next one]",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.command("watch")
 @redis_option
-def alerts(follow: bool, bed: str | None, since: str | None, as_json: bool, redis: str | None) -> None:
-    """List alarms, or follow them: every transition, once, in order.
+def watch(redis: str | None) -> None:
+    """Raise an alarm when a worker falls silent; run as many as you like, the dashboard is one.
 
     \b
-    bedside alerts
-    bedside alerts --follow --bed icu-1
-    bedside alerts --since 10m --follow --json | your-program
+    bedside watch
+    bedside watch --redis redis://broker.example:6379
     """
-    from stream.bus import Bus
-    from stream.clock import SystemClock
-    from stream.subscribe import alarms as subscribe
+    from stream.bus import Bus, without_credentials
+    from stream.watch import Watch
 
-    since_ms = None if since is None else _since_ms(since, SystemClock().now_ns() // 1_000_000)
     url = server_url(redis)
+    prefix = Settings().prefix
 
     async def run(stop: asyncio.Event) -> None:
-        async def show() -> None:
-            async with await Bus.connect(url, prefix=Settings().prefix) as bus:
-                async for event in subscribe(bus, bed=bed, since_ms=since_ms, follow=follow):
-                    click.echo(event.model_dump_json() if as_json else event_line(event))
-
-        await until(stop, show())
+        # A wrong URL should say so at once; later the server may come and go.
+        async with await Bus.connect(url, prefix=prefix) as bus:
+            await bus.declare_all()
+        click.echo(f"bedside: watching the workers, {without_credentials(url)}", err=True)
+        await until(stop, Watch(url, prefix=prefix).run())
 
     run_until_stopped(run)
-
-
-def _since_ms(text: str, now_ms: int) -> int:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-    try:
-        if text[-1:] in units:
-            return now_ms - round(float(text[:-1]) * units[text[-1]] * 1000)
-        # A time without a zone is local time.
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            f"{text!r} is no time: use 90s, 10m, 2h, 1d or 2026-01-31T12:00", param_hint="--since"
-        ) from None
-
-
-# How monitors mark priority in text (field practice after IEC 60601-1-8).
-_MARKS = {"high": "***", "medium": "**", "low": "*", "info": ""}
-
-
-def event_line(event: AlarmEvent) -> str:
-    """Return one alarm transition as a line for people."""
-    at = datetime.fromtimestamp(event.since / 1e9).strftime("%H:%M:%S")
-    mark = _MARKS[event.priority] if event.kind == "physiological" else "!" * len(_MARKS[event.priority])
-    score = f"  score {event.score:.1f}" if event.score is not None else ""
-    return f"{at}  {event.bed:<12} {mark:<3} {event.presence:<4} {event.message}{score}"

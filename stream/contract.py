@@ -26,6 +26,9 @@ from pydantic import (
     model_validator,
 )
 
+EVERY_BED = "*"
+"""In place of a bed's name in an alarm that is about the deployment."""
+
 INVALID = -32768
 """The sample value that says "no valid sample here" (the most negative int16)."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import logging
 import os
 import socket
@@ -27,7 +26,7 @@ from faust.types import TP, EventT, StreamT
 from redis.exceptions import RedisError
 
 from models.session import Session
-from stream import metrics
+from stream import heartbeat, metrics
 from stream.alarms.operator import RefusedError
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
@@ -42,9 +41,6 @@ from stream.transport.ids import id_of, time_of
 log = logging.getLogger(__name__)
 
 APP_ID = "bedside-worker"
-HEARTBEAT = "worker:"
-"""Key of a worker's heartbeat, behind the deployment's prefix and before the worker's name."""
-
 # Chunks taken at once, before others get a turn.
 _TOGETHER = 64
 # Chunks that wait to be taken before the stream has to hold them.
@@ -58,8 +54,6 @@ _TICK_S = 1.0
 _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
 _RETRY_S = 1.0
-# Five missed heartbeats and a worker counts as gone.
-_HEARTBEAT_TTL_S = 5
 # A request to watch a bed for longer than this is a display that forgot.
 _WATCH_LIMIT_S = 60.0
 
@@ -106,6 +100,8 @@ class Worker:
         # Offset of the last chunk that was taken, and whether its feed comes in real time.
         self._taken: dict[TP, tuple[int, bool]] = {}
         self._bus: Bus | None = None
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._left = False
         # Faust wants a folder even for tables in memory, and would leave one where the user stands.
         self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
         self.app = faust.App(
@@ -189,7 +185,7 @@ class Worker:
         app.task(self._scorer.judge_forever)
         app.task(self._scorer.publish_forever)
         app.timer(_TICK_S)(self._scorer.tick)
-        app.timer(_TICK_S)(self._beat)
+        app.timer(heartbeat.BEAT_S)(self._beat)
         app.timer(_CHECKPOINT_S)(self._scorer.checkpoint)
         app.timer(_LOOK_S)(self._look)
         app.on_before_shutdown.connect(self._on_shutdown, weak=False)
@@ -231,6 +227,7 @@ class Worker:
     async def _on_shutdown(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
         # What has been published need not be done again by the next worker.
         await self._scorer.checkpoint()
+        await self._leave()
 
     def _put_row(self, bed: str, row: bytes) -> None:
         self._table[bed.encode()] = row
@@ -357,7 +354,8 @@ class Worker:
         self._scorer.look(max(behind_ms, default=0) / 1000)
 
     async def _beat(self) -> None:
-        name = f"{socket.gethostname()}-{os.getpid()}"
+        if self._left:
+            return
         body = {
             "model": self._session.manifest.name,
             "backend": self._session.backend,
@@ -368,7 +366,16 @@ class Worker:
         }
         try:
             bus = await self._get_bus()
-            await bus.client.set(f"{self._prefix}{HEARTBEAT}{name}", json.dumps(body), ex=_HEARTBEAT_TTL_S)
+            await heartbeat.beat(bus.client, self._prefix, self._name, body)
         except (RedisError, BusUnavailableError) as error:
             # No heartbeat is the message.
             log.warning("no heartbeat: %s", error)
+
+    async def _leave(self) -> None:
+        # One that fails does not take itself off the books: its silence is an alarm.
+        if self.app.crashed or self._left:
+            return
+        self._left = True
+        with suppress(RedisError, BusUnavailableError):
+            await heartbeat.leave((await self._get_bus()).client, self._prefix, self._name)
+            log.info("worker %s stops on purpose", self._name)

@@ -1,0 +1,191 @@
+"""The command ``alerts`` and those below it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from stream.console import (
+    RefusalError,
+    json_lines_option,
+    redis_option,
+    run_until_stopped,
+    server_url,
+    since_option,
+    start_of,
+    until,
+)
+from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.bus import Bus
+    from stream.contract import AlarmEvent, Audit
+
+_kind_option = click.option(
+    "--kind", type=click.Choice(["physiological", "technical"]), help="Only this kind."
+)
+_priority_option = click.option(
+    "--priority", type=click.Choice(["high", "medium", "low", "info"]), help="Only this one and higher ones."
+)
+_beds_option = click.option("--bed", "beds", metavar="ID", multiple=True, help="Only this bed's; repeatable.")
+_who_option = click.option(
+    "--who", metavar="NAME", help="Who asks, for the audit log. [default: your login name]"
+)
+
+
+@click.group("alerts", invoke_without_command=True)
+@click.option("--follow", is_flag=True, help="Go on with those to come, until interrupted.")
+@_beds_option
+@_kind_option
+@_priority_option
+@click.option("--rule", "rules", metavar="NAME", multiple=True, help="Only this rule's; repeatable.")
+@since_option("all that are kept; with --follow the next one")
+@json_lines_option
+@redis_option
+@click.pass_context
+def alerts(
+    context: click.Context,
+    follow: bool,
+    beds: tuple[str, ...],
+    kind: str | None,
+    priority: str | None,
+    rules: tuple[str, ...],
+    since: str | None,
+    as_json: bool,
+    redis: str | None,
+) -> None:
+    """List alarms, or follow them: every transition, once, in order.
+
+    Followed, it also says when no worker is heard of any more. Each line of --json has a position: go on
+    behind it with --since.
+
+    \b
+    bedside alerts
+    bedside alerts --follow --bed icu-1 --priority medium
+    bedside alerts --since 10m --follow --json | your-program
+    bedside alerts ack ALARM
+    bedside alerts pause icu-1 --minutes 2
+    """
+    if context.invoked_subcommand is not None:
+        given = [
+            name
+            for name in ("follow", "beds", "kind", "priority", "rules", "since", "as_json")
+            if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+        ]
+        if given:
+            raise click.UsageError(f"options of the list go without {context.invoked_subcommand}")
+        context.obj = redis
+        return
+    from stream.subscribe import alarms as subscribe
+
+    begin = None if since is None else start_of(since)
+    url = server_url(redis)
+
+    async def run(stop: asyncio.Event) -> None:
+        async def show() -> None:
+            events = subscribe(
+                url,
+                prefix=Settings().prefix,
+                bed=beds,
+                kind=kind,
+                priority=priority,
+                rule=rules,
+                since=begin,
+                follow=follow,
+            )
+            async for event in events:
+                click.echo(event.model_dump_json() if as_json else event_line(event))
+
+        await until(stop, show())
+
+    run_until_stopped(run)
+
+
+@alerts.command("ack")
+@click.argument("alarm", required=False)
+@click.option("--bed", metavar="ID", help="All open alarms of this bed.")
+@_who_option
+@redis_option
+@click.pass_obj
+def ack(outer: str | None, alarm: str | None, bed: str | None, who: str | None, redis: str | None) -> None:
+    """Acknowledge ALARM, by the id that `bedside alerts --json` shows, or all of a bed.
+
+    \b
+    bedside alerts ack 5f3a9c0e1b2d4f60
+    bedside alerts ack --bed icu-1 --who "nurse 7"
+    """
+    from stream import asking
+
+    if (alarm is None) == (bed is None):
+        raise click.UsageError("name an ALARM, or a bed with --bed")
+    _request(redis or outer, who, lambda bus, name: asking.acknowledge(bus, alarm, bed=bed, who=name))
+
+
+@alerts.command("pause")
+@click.argument("bed")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
+@_who_option
+@redis_option
+@click.pass_obj
+def pause(outer: str | None, bed: str, minutes: float, who: str | None, redis: str | None) -> None:
+    """Pause the alarms of BED.
+
+    \b
+    bedside alerts pause icu-1 --minutes 2
+    """
+    from stream import asking
+
+    _request(redis or outer, who, lambda bus, name: asking.pause(bus, bed, minutes * 60, who=name))
+
+
+@alerts.command("resume")
+@click.argument("bed")
+@_who_option
+@redis_option
+@click.pass_obj
+def resume(outer: str | None, bed: str, who: str | None, redis: str | None) -> None:
+    """End the pause of BED's alarms.
+
+    \b
+    bedside alerts resume icu-1
+    """
+    from stream import asking
+
+    _request(redis or outer, who, lambda bus, name: asking.resume(bus, bed, who=name))
+
+
+def _request(redis: str | None, who: str | None, ask: Callable[[Bus, str], Awaitable[Audit]]) -> None:
+    from stream.asking import BadRequestError
+    from stream.bus import Bus
+
+    name = who if who is not None else getpass.getuser()
+    url = server_url(redis)
+
+    async def run() -> Audit:
+        async with await Bus.connect(url, prefix=Settings().prefix) as bus:
+            return await ask(bus, name)
+
+    try:
+        answer = asyncio.run(run())
+    except BadRequestError as error:
+        raise click.UsageError(str(error)) from None
+    if not answer.done:
+        raise RefusalError(f"{answer.kind} refused: {answer.message}")
+    click.echo(f"{answer.bed}: {answer.message or 'done'}")
+
+
+# How monitors mark priority in text (field practice after IEC 60601-1-8).
+_MARKS = {"high": "***", "medium": "**", "low": "*", "info": ""}
+
+
+def event_line(event: AlarmEvent) -> str:
+    """Return one alarm transition as a line for people."""
+    at = datetime.fromtimestamp(event.since / 1e9).strftime("%H:%M:%S")
+    mark = _MARKS[event.priority] if event.kind == "physiological" else "!" * len(_MARKS[event.priority])
+    score = f"  score {event.score:.1f}" if event.score is not None else ""
+    return f"{at}  {event.bed:<12} {mark:<3} {event.presence:<4} {event.message}{score}"

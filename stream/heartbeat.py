@@ -1,0 +1,132 @@
+"""Signs of life of the workers: written by each every second, read by whoever wants to know who is there.
+
+Keys, behind the deployment's prefix:
+
+``worker:<name>``
+    What a worker says of itself, JSON; gone a few seconds after its last word.
+``workers``
+    Sorted set: when each worker was last heard of, ms by the server's clock. A worker that stops on purpose
+    takes itself out; one that dies stays, so that everybody sees the same last sign of it.
+``workers:joined``
+    Sorted set: since when each has been there.
+``workers:left``
+    ``<ms> <name>`` of the last worker that stopped on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis.asyncio as redis
+
+HEARTBEAT = "worker:"
+"""Key of a worker's heartbeat, behind the deployment's prefix and before the worker's name."""
+
+BEAT_S = 1.0
+# Five missed heartbeats and a worker counts as gone.
+_TTL_S = 5
+
+_NOW = """
+local time = redis.call('TIME')
+local now = string.format('%.0f', tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000))
+"""
+
+# KEYS: the worker's key, workers, joined; ARGV: name, body, time to live (s)
+_BEAT = (
+    _NOW
+    + """
+redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[3], 'NX', now, ARGV[1])
+"""
+)
+
+# KEYS: the worker's key, workers, joined, left; ARGV: name
+_LEAVE = (
+    _NOW
+    + """
+redis.call('DEL', KEYS[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('SET', KEYS[4], now .. ' ' .. ARGV[1])
+"""
+)
+
+
+def workers_key(prefix: str) -> str:
+    """Return the Redis key of the sorted set of all workers' last signs of life."""
+    return f"{prefix}workers"
+
+
+async def beat(client: redis.Redis, prefix: str, name: str, body: Mapping[str, Any]) -> None:
+    """Write a worker's sign of life."""
+    workers = workers_key(prefix)
+    keys = [f"{prefix}{HEARTBEAT}{name}", workers, f"{workers}:joined"]
+    await client.eval(_BEAT, len(keys), *keys, name, json.dumps(body), str(_TTL_S))
+
+
+async def leave(client: redis.Redis, prefix: str, name: str) -> None:
+    """Say that a worker stops on purpose: its silence is no alarm."""
+    workers = workers_key(prefix)
+    keys = [f"{prefix}{HEARTBEAT}{name}", workers, f"{workers}:joined", f"{workers}:left"]
+    await client.eval(_LEAVE, len(keys), *keys, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """What the workers have shown of themselves; all times in ms, by the server's clock.
+
+    Attributes
+    ----------
+    now_ms : int
+    last_ms : dict of str to int
+        Last sign of life of every worker that has not stopped on purpose.
+    joined_ms : dict of str to int
+        Since when it has been there.
+    left : tuple of (int, str), optional
+        When the last worker that stopped on purpose did so, and its name.
+    """
+
+    now_ms: int
+    last_ms: dict[str, int] = field(default_factory=dict)
+    joined_ms: dict[str, int] = field(default_factory=dict)
+    left: tuple[int, str] | None = None
+
+
+async def read_signs(client: redis.Redis, prefix: str) -> Signs:
+    """Return the signs of life of all workers."""
+    workers = workers_key(prefix)
+    pipeline = client.pipeline(transaction=True)
+    pipeline.time()
+    pipeline.zrange(workers, 0, -1, withscores=True)
+    pipeline.zrange(f"{workers}:joined", 0, -1, withscores=True)
+    pipeline.get(f"{workers}:left")
+    (seconds, microseconds), last, joined, left = await pipeline.execute()
+    when, _, name = (left or b"").decode().partition(" ")
+    return Signs(
+        seconds * 1000 + microseconds // 1000,
+        {worker.decode(): int(ms) for worker, ms in last},
+        {worker.decode(): int(ms) for worker, ms in joined},
+        (int(when), name) if when else None,
+    )
+
+
+async def forget(client: redis.Redis, prefix: str, name: str) -> None:
+    """Take a worker that died off the books."""
+    workers = workers_key(prefix)
+    pipeline = client.pipeline(transaction=True)
+    pipeline.zrem(workers, name)
+    pipeline.zrem(f"{workers}:joined", name)
+    await pipeline.execute()
+
+
+async def silence_ms(client: redis.Redis, prefix: str) -> int | None:
+    """Return for how long no worker has been heard of; None if none ever was."""
+    pipeline = client.pipeline(transaction=True)
+    pipeline.time()
+    pipeline.zrange(workers_key(prefix), 0, 0, desc=True, withscores=True)
+    (seconds, microseconds), newest = await pipeline.execute()
+    return seconds * 1000 + microseconds // 1000 - int(newest[0][1]) if newest else None

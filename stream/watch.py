@@ -1,0 +1,229 @@
+"""Watching the workers: a dead one cannot say so itself.
+
+A watcher looks at the workers' signs of life (`stream.heartbeat`) and raises the technical alarm
+``worker-silent`` on the alarms topic: with high priority when no worker is left, with medium priority when
+one of several fell silent. Any number of watchers do so together: an alarm is named after the last sign of
+life, and published once. It ends when a worker is heard of again: the first one after all had gone, or, in
+place of one of several, the same or one that came after it fell silent.
+
+A worker that stops on purpose takes itself off the books. If it was the last one, that is an alarm only while
+feeds are live; so is a deployment whose feeds no worker has taken up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from stream.bus import open_client
+from stream.clock import Clock, SystemClock
+from stream.contract import (
+    EVERY_BED,
+    AlarmEvent,
+    AlarmKind,
+    MalformedMessageError,
+    Presence,
+    Priority,
+    SampleChunk,
+    alarm_id,
+)
+from stream.heartbeat import Signs, forget, read_signs, workers_key
+from stream.topics import ALARMS, SAMPLES, TOPICS
+from stream.transport.layout import (
+    Message,
+    TopicConfig,
+    encode_message,
+    index_key,
+    once_key,
+    registry_key,
+    stream_key,
+    tombstones_key,
+    trim_options,
+)
+from stream.transport.scripts import PUBLISH
+
+log = logging.getLogger(__name__)
+
+WORKER_SILENT = "worker-silent"
+
+# Heartbeats come every second: three that were missed. With the next look it is told within five seconds.
+_SILENT_MS = 4_000
+_LOOK_S = 0.25
+# Feeds may come up before their worker, whose model takes a while to load.
+_UNCLAIMED_MS = 10_000
+# A feed whose newest chunk is older than this is not live.
+_LIVE_MS = 3_000
+# As the transport remembers alarm events.
+_ONCE_TTL_MS = 24 * 3600 * 1000
+_SOCKET_TIMEOUT_S = 2.0
+_ALL = "workers"
+
+
+class Watch:
+    """One watcher.
+
+    Parameters
+    ----------
+    url : str
+        Server of the streams.
+    prefix : str
+        Start of every key of the deployment.
+    clock : Clock, optional
+    """
+
+    def __init__(self, url: str, *, prefix: str, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._prefix = prefix
+        self._silent_key = f"{workers_key(prefix)}:silent"
+        self._client = open_client(url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S)
+        self._publish = self._client.register_script(PUBLISH)
+        # By the server's clock: since when it has answered without a break. Workers that could not reach it
+        # before get the time to beat again.
+        self._since_ms: int | None = None
+
+    async def run(self) -> None:
+        """Watch for ever; a server that goes away is waited for."""
+        try:
+            while True:
+                try:
+                    await self.look()
+                except (RedisError, OSError) as error:
+                    if self._since_ms is not None:
+                        log.warning("watching the workers: %s; trying again", error)
+                    self._since_ms = None
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            await self._client.aclose()
+
+    async def look(self) -> None:
+        """Look once: raise what is to be raised, and end what is over.
+
+        Raises
+        ------
+        redis.exceptions.RedisError
+        """
+        signs = await read_signs(self._client, self._prefix)
+        if self._since_ms is None or self._since_ms > signs.now_ms:
+            self._since_ms = signs.now_ms
+        open_alarms = await self._open()
+        silent = {event.session: event for event in open_alarms if event.session != _ALL}
+        whole = [event for event in open_alarms if event.session == _ALL]
+        alive = {worker for worker, ms in signs.last_ms.items() if signs.now_ms - ms <= _SILENT_MS}
+        # Whoever has just come, or come back, gives them the time to beat.
+        sure = signs.now_ms - self._since_ms > _SILENT_MS
+        if alive:
+            for event in whole:
+                await self._end(event, f"worker {min(alive)} is heard of", signs)
+            newest_ms = max(signs.joined_ms.get(worker, 0) for worker in alive)
+            for worker, ms in sorted(signs.last_ms.items()):
+                if worker in alive:
+                    continue
+                if newest_ms > ms:
+                    # Another has come for it.
+                    if worker in silent:
+                        await self._end(silent.pop(worker), f"worker {worker} has been replaced", signs)
+                    await forget(self._client, self._prefix, worker)
+                elif worker not in silent and sure:
+                    others = f"{len(alive)} other{'s' if len(alive) > 1 else ''}"
+                    message = f"worker {worker} is silent; {others} left"
+                    await self._raise(worker, ms, Priority.MEDIUM, message, signs)
+            for worker, event in silent.items():
+                if worker not in signs.last_ms or worker in alive:
+                    await self._end(event, f"worker {worker} is heard of again", signs)
+        elif not whole and sure:
+            await self._look_at_none(signs)
+
+    async def _look_at_none(self, signs: Signs) -> None:
+        assert self._since_ms is not None
+        if signs.last_ms:
+            worker, ms = max(signs.last_ms.items(), key=lambda sign: (sign[1], sign[0]))
+            await self._raise(_ALL, ms, Priority.HIGH, f"no worker is left: {worker} is silent", signs)
+        elif signs.left is not None:
+            ms, worker = signs.left
+            if signs.now_ms - ms > _SILENT_MS and await self._feeds_are_live(signs.now_ms):
+                message = f"no worker is left: {worker} was stopped, and feeds go on"
+                await self._raise(_ALL, ms, Priority.HIGH, message, signs)
+        elif signs.now_ms - self._since_ms > _UNCLAIMED_MS and await self._feeds_are_live(signs.now_ms):
+            await self._raise(_ALL, 0, Priority.HIGH, "no worker takes the feeds that come in", signs)
+
+    async def _feeds_are_live(self, now_ms: int) -> bool:
+        config = await self._config(SAMPLES)
+        pipeline = self._client.pipeline(transaction=False)
+        for partition in range(config.partitions):
+            pipeline.xrevrange(stream_key(self._prefix, SAMPLES, partition), count=1)
+        for rows in await pipeline.execute():
+            for entry_id, fields in rows:
+                if now_ms - int(entry_id.partition(b"-")[0]) > _LIVE_MS:
+                    continue
+                try:
+                    header = SampleChunk.decode(fields.get(b"v", b"")).header
+                except MalformedMessageError:
+                    continue
+                if header.pace > 0 and not header.last:
+                    return True
+        return False
+
+    async def _config(self, topic: str) -> TopicConfig:
+        # Not declared here: whoever publishes first does that.
+        registered: Any = await self._client.hget(registry_key(self._prefix), topic)
+        return TopicConfig.from_json(registered) if registered else TOPICS[topic]
+
+    # -- alarms: which are open is known to all watchers
+
+    async def _open(self) -> list[AlarmEvent]:
+        rows: Any = await self._client.hgetall(self._silent_key)
+        return [AlarmEvent.decode(value) for value in rows.values()]
+
+    async def _raise(self, who: str, last_ms: int, priority: Priority, message: str, signs: Signs) -> None:
+        alarm = alarm_id(EVERY_BED, who, WORKER_SILENT, last_ms)
+        event = AlarmEvent(
+            alarm=alarm,
+            event=f"{alarm}-0",
+            bed=EVERY_BED,
+            session=who,
+            rule=WORKER_SILENT,
+            kind=AlarmKind.TECHNICAL,
+            code="WORKER_SILENT",
+            priority=priority,
+            presence=Presence.ON,
+            onset=0,
+            onset_t=(last_ms or signs.now_ms) * 1_000_000,
+            since=signs.now_ms * 1_000_000,
+            message=message,
+            ingest_ns=self._clock.now_ns(),
+        )
+        await self._send(event, signs.now_ms)
+        await self._client.hset(self._silent_key, alarm, event.encode())
+
+    async def _end(self, raised: AlarmEvent, message: str, signs: Signs) -> None:
+        event = raised.model_copy(
+            update={
+                "event": f"{raised.alarm}-1",
+                "presence": Presence.OFF,
+                "since": signs.now_ms * 1_000_000,
+                "message": message,
+                "ingest_ns": self._clock.now_ns(),
+            }
+        )
+        await self._send(event, signs.now_ms)
+        await self._client.hdel(self._silent_key, raised.alarm)
+
+    async def _send(self, event: AlarmEvent, now_ms: int) -> None:
+        stream = stream_key(self._prefix, ALARMS, 0)
+        bed = event.bed.encode()
+        config = await self._config(ALARMS)
+        fields = encode_message(Message(now_ms, bed, event.encode(), []))
+        _, is_new = await self._publish(
+            keys=[
+                stream,
+                index_key(stream),
+                tombstones_key(stream),
+                once_key(self._prefix, ALARMS, event.event.encode()),
+            ],
+            args=[0, _ONCE_TTL_MS, 0, bed, 0, *trim_options(config, now_ms), "*", *fields],
+        )
+        if is_new:
+            log.warning("%s: %s (%s)", event.rule, event.message, event.presence)
