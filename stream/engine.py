@@ -193,6 +193,10 @@ class Engine:
         """Return what has to be kept of a bed for another worker to go on with it."""
         return self._beds[bed].state
 
+    def moment(self, bed: str) -> Moment:
+        """Return up to where a bed has been heard."""
+        return self._beds[bed].moment
+
     def restore(self, bed: str, state: BedState) -> None:
         """Go on with a bed where another worker stopped: call before its first chunk."""
         self._restored[bed] = state.model_copy(deep=True)
@@ -508,6 +512,7 @@ class Engine:
             state = BedState(session=header.session, scored_to=header.n0, former=former)
             if known is not None:
                 state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
+                state.snapshots = known.snapshots
                 asks = "another device: confirm that the patient is the same" if not state.confirmed else None
                 accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
         bed = _Bed(
