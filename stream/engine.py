@@ -33,12 +33,11 @@ from stream.alarms.conditions import (
 )
 from stream.alarms.evidence import judge_silence, judge_window
 from stream.alarms.machine import Seen, end_all, observe, pass_time
-from stream.alarms.operator import Answer, Case, RefusedError, obey
+from stream.alarms.operator import Answer, Case, RefusedError, another_patient, obey
 from stream.alarms.state import BedState, Moment
 from stream.contract import (
     AlarmEvent,
     Command,
-    CommandKind,
     Finding,
     MalformedMessageError,
     SampleChunk,
@@ -475,8 +474,7 @@ class Engine:
             _check_limits,
         )
         answer = obey(case, command)
-        another = command.kind is CommandKind.ADMIT and command.value is None
-        if another or command.kind is CommandKind.DISCHARGE:
+        if another_patient(command):
             # Nothing of one patient is held against the next.
             bed.scores.clear()
             bed.state.history = []

@@ -27,7 +27,7 @@ from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import heartbeat, metrics
-from stream.alarms.operator import RefusedError
+from stream.alarms.operator import RefusedError, another_patient
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
@@ -36,6 +36,7 @@ from stream.outgoing import Outgoing
 from stream.recorder import Recorder
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
+from stream.snapshots import SnapshotStore
 from stream.topics import COMMANDS, SAMPLES, TOPICS
 from stream.transport.ids import id_of, time_of
 from stream.transport.layout import partition_of
@@ -361,9 +362,23 @@ class Worker:
         if now_ns <= command.expires:
             try:
                 answer = await self._scorer.obey(command)
+                if another_patient(command):
+                    await self._close_history(command.bed)
             except RefusedError as error:
                 refusal = str(error)
         await self._recorder.answer(command, now_ns, answer, refusal)
+
+    async def _close_history(self, bed: str) -> None:
+        # The snapshots so far are those of a patient who has left.
+        while True:
+            try:
+                store = SnapshotStore(await self._get_bus())
+                await store.patient_left(bed, self._scorer.engine.moment(bed).t)
+            except (RedisError, BusUnavailableError) as error:
+                log.warning("cannot mark the snapshots of bed %s, trying again: %s", bed, error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds
