@@ -61,8 +61,9 @@ def worker(
     from stream.worker import Worker
 
     settings = Settings()
+    bundle = load_bundle(model or settings.model)
     session = open_session(
-        load_bundle(model or settings.model),
+        bundle,
         backend=backend or settings.backend,
         precision=precision,
     )
@@ -90,6 +91,9 @@ def worker(
             url,
             session,
             prefix=settings.prefix,
+            # In the precision and on the processor that analyses of files run on: a snapshot says the same,
+            # whatever judged live.
+            snapshot_session=lambda: open_session(bundle),
             on_ready=lambda: click.echo(
                 f"bedside: worker ready: {manifest.name} on {session.backend} {session.precision},"
                 f" {without_credentials(url)}",

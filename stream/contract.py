@@ -303,6 +303,8 @@ class AlarmEvent(_Message):
     who: str = ""
     """Who acknowledged or paused it, where somebody did."""
     snapshot: str | None = None
+    """Of physiological alarms: names the alarm's snapshot (`stream.snapshots`), from the first event on,
+    although it is stored only some ten seconds later."""
     ingest_ns: int
     """Ingest time of the chunk that brought this transition about, for measuring the delay of delivery."""
 

@@ -33,13 +33,12 @@ from stream.alarms.conditions import (
 )
 from stream.alarms.evidence import judge_silence, judge_window
 from stream.alarms.machine import Seen, end_all, observe, pass_time
-from stream.alarms.operator import Answer, Case, RefusedError, obey
+from stream.alarms.operator import Answer, Case, RefusedError, another_patient, obey
 from stream.alarms.state import BedState, Moment
 from stream.alarms.vitals import BY_WINDOW, judge_block
 from stream.contract import (
     AlarmEvent,
     Command,
-    CommandKind,
     Finding,
     MalformedMessageError,
     SampleChunk,
@@ -201,6 +200,10 @@ class Engine:
     def state(self, bed: str) -> BedState:
         """Return what has to be kept of a bed for another worker to go on with it."""
         return self._beds[bed].state
+
+    def moment(self, bed: str) -> Moment:
+        """Return up to where a bed has been heard."""
+        return self._beds[bed].moment
 
     def restore(self, bed: str, state: BedState) -> None:
         """Go on with a bed where another worker stopped: call before its first chunk."""
@@ -522,8 +525,7 @@ class Engine:
         )
         answer = obey(case, command)
         bed.vitals.set_limits(_limits(bed.state))
-        another = command.kind is CommandKind.ADMIT and command.value is None
-        if another or command.kind is CommandKind.DISCHARGE:
+        if another_patient(command):
             # Nothing of one patient is held against the next.
             bed.scores.clear()
             bed.state.history = []
@@ -559,6 +561,7 @@ class Engine:
             state = BedState(session=header.session, scored_to=header.n0, former=former)
             if known is not None:
                 state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
+                state.snapshots = known.snapshots
                 asks = "another device: confirm that the patient is the same" if not state.confirmed else None
                 accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
         vitals = BedVitals(len(header.leads), _limits(state), windows.source_index)

@@ -29,6 +29,10 @@ SHEDDING = Gauge(
 )
 FALLBACKS = Counter("bedside_backend_fallbacks", "Backends that could not be used", ["backend"])
 MODEL_FAILURES = Counter("bedside_model_failures", "Batches on which the model failed")
+SNAPSHOTS = Counter("bedside_snapshots", "Alarm snapshots", ["outcome"])
+SNAPSHOT_TIME = Histogram(
+    "bedside_snapshot_seconds", "Time that it takes to read back, make and store one", buckets=_SECONDS
+)
 LAG = Gauge("bedside_lag_seconds", "Age of the chunk taken last, by its ingest time")
 BATCH = Histogram(
     "bedside_batch_windows", "Windows in one run of the model", buckets=(1, 2, 4, 8, 16, 32, 64, 128)

@@ -26,6 +26,7 @@ from stream.clock import Clock
 from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleChunk
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.explain import explain
+from stream.keeper import note
 from stream.outgoing import Outgoing
 from stream.recorder import Recorder
 from stream.shedding import Shedding
@@ -352,12 +353,19 @@ class Scorer:
             return
         await asyncio.gather(*[await self._outgoing.event(event) for event in events])
         await self._recorder.events(events, self._clock.now_ns())
+        for event in events:
+            if self.engine.knows(event.bed):
+                note(self.engine.state(event.bed), event)
         for bed in dict.fromkeys(event.bed for event in events):
             self._keep(bed)
 
     def _keep(self, bed: str) -> None:
         if self.engine.knows(bed):
             self._rows.put(bed, self.engine.state(bed).model_dump_json().encode())
+
+    def changed(self, bed: str) -> None:
+        """Have the state of a bed written down at the next checkpoint."""
+        self._changed[bed] = None
 
     async def checkpoint(self) -> None:
         """Write down the state of every bed, and call done the chunks that it covers.

@@ -27,16 +27,19 @@ from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import heartbeat, metrics
-from stream.alarms.operator import RefusedError
+from stream.alarms.operator import RefusedError, another_patient
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
+from stream.keeper import Beds, Keeper
 from stream.outgoing import Outgoing
 from stream.recorder import Recorder
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
+from stream.snapshots import SnapshotStore
 from stream.topics import COMMANDS, SAMPLES, TOPICS
 from stream.transport.ids import id_of, time_of
+from stream.transport.layout import partition_of
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +74,8 @@ class Worker:
         The loaded model.
     prefix : str
         Start of every key of the deployment.
+    snapshot_session : callable
+        Opens another session of the same model, for the snapshots of alarms; called when one is made.
     on_ready : callable, optional
         Called once the worker has got its first partitions.
     clock : Clock, optional
@@ -83,10 +88,12 @@ class Worker:
         session: Session,
         *,
         prefix: str,
+        snapshot_session: Callable[[], Session],
         on_ready: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._session = session
+        self._snapshot_session = snapshot_session
         self._clock = clock or SystemClock()
         self._redis_url = redis_url
         self._prefix = prefix
@@ -171,19 +178,28 @@ class Worker:
             partitions=TOPICS[SAMPLES].partitions,
             use_partitioner=True,
         )
+        rows = Rows(lambda bed: self._table.get(bed.encode()), self._put_row)
         self._scorer = Scorer(
             self._session,
             self._outgoing,
             self._recorder,
-            Rows(lambda bed: self._table.get(bed.encode()), self._put_row),
+            rows,
             self._clock,
             fallback=self._fallback(),
+        )
+        self._keeper = Keeper(
+            self._connect,
+            self._snapshot_session,
+            self._session.manifest,
+            Beds(self._scorer, rows, self._held),
+            self._clock,
         )
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
         app.agent(topics[COMMANDS], name="commands")(self._take_commands)
         app.task(self._take_forever)
         app.task(self._scorer.judge_forever)
         app.task(self._scorer.publish_forever)
+        app.task(self._keeper.keep_forever)
         app.timer(_TICK_S)(self._scorer.tick)
         app.timer(heartbeat.BEAT_S)(self._beat)
         app.timer(_CHECKPOINT_S)(self._scorer.checkpoint)
@@ -201,8 +217,11 @@ class Worker:
 
     async def _get_bus(self) -> Bus:
         if self._bus is None:
-            self._bus = await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
+            self._bus = await self._connect()
         return self._bus
+
+    async def _connect(self) -> Bus:
+        return await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
 
     async def _on_assigned(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
         if self._on_ready is not None:
@@ -228,6 +247,12 @@ class Worker:
         # What has been published need not be done again by the next worker.
         await self._scorer.checkpoint()
         await self._leave()
+
+    def _held(self) -> list[str]:
+        # The table may hold rows of other workers' beds, too, in case that they fail.
+        ours = self.app.consumer.assignment()
+        partitions = TOPICS[SAMPLES].partitions
+        return [bed.decode() for bed in self._table if TP(SAMPLES, partition_of(bed, partitions)) in ours]
 
     def _put_row(self, bed: str, row: bytes) -> None:
         self._table[bed.encode()] = row
@@ -337,9 +362,23 @@ class Worker:
         if now_ns <= command.expires:
             try:
                 answer = await self._scorer.obey(command)
+                if another_patient(command):
+                    await self._close_history(command.bed)
             except RefusedError as error:
                 refusal = str(error)
         await self._recorder.answer(command, now_ns, answer, refusal)
+
+    async def _close_history(self, bed: str) -> None:
+        # The snapshots so far are those of a patient who has left.
+        while True:
+            try:
+                store = SnapshotStore(await self._get_bus())
+                await store.patient_left(bed, self._scorer.engine.moment(bed).t)
+            except (RedisError, BusUnavailableError) as error:
+                log.warning("cannot mark the snapshots of bed %s, trying again: %s", bed, error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds

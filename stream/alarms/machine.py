@@ -275,5 +275,6 @@ def _event(
         message=message,
         escalation=alarm.escalation,
         who=who,
+        snapshot=alarm.alarm if condition.kind is AlarmKind.PHYSIOLOGICAL else None,
         ingest_ns=moment.ingest_ns,
     )

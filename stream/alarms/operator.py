@@ -74,6 +74,12 @@ class Case:
     check_limits: Callable[[Mapping[str, float]], None]
 
 
+def another_patient(command: Command) -> bool:
+    """Say whether a command ends what is known of the patient in a bed."""
+    admits = command.kind is CommandKind.ADMIT and command.value is None
+    return admits or command.kind is CommandKind.DISCHARGE
+
+
 def obey(case: Case, command: Command) -> Answer:
     """Do what a command says.
 

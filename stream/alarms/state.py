@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, Field
 
-from stream.contract import Presence
+from stream.contract import AlarmEvent, Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,15 @@ class OpenAlarm(BaseModel):
     score: float | None = None
 
 
+class DueSnapshot(BaseModel):
+    """An alarm of which no snapshot is stored yet."""
+
+    raised: AlarmEvent
+    threshold: float | None = None
+    """The patient's own alarm threshold at that time; None: the model's."""
+    admitted_t: int | None = None
+
+
 class Stay(BaseModel):
     """What belongs to the patient in the bed, and to nobody after them."""
 
@@ -102,6 +111,8 @@ class BedState(BaseModel):
     """The last commands, newest last: one that is delivered again is not done again."""
     ended_alarms: list[str] = Field(default_factory=list)
     """The last alarms that ended, newest last: acknowledging one of them is late, not wrong."""
+    snapshots: list[DueSnapshot] = Field(default_factory=list)
+    """Snapshots that are still to be made, by whoever holds the bed then."""
 
     @property
     def confirmed(self) -> bool:
