@@ -12,22 +12,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from stream.bus import Bus, Entry
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from stream.bus import Bus, Entry, heed_cancellation
 from stream.contract import Audit, MalformedMessageError
 from stream.topics import AUDIT
 from stream.transport.layout import once_key, stream_key
+
+log = logging.getLogger(__name__)
 
 GENESIS = "0" * 64
 """What the first entry of a chain has in place of the digest before it."""
 
 # As the transport remembers alarm events: longer than any worker repeats itself.
 _ONCE_TTL_MS = 24 * 3600 * 1000
+_RETRY_S = 1.0
 
 # Append an entry if the chain still ends where its writer believes, and each entry once.
 #
@@ -204,12 +211,8 @@ class AuditLog:
     ) -> Audit:
         """Append an entry and return it as it lies in the log; for the fields see `Audit`.
 
-        An `entry` that was appended before (within a day) changes nothing: the first one is returned.
-
-        Raises
-        ------
-        redis.exceptions.RedisError
-            If the server stays away. The call may be repeated.
+        An `entry` that was appended before (within a day) changes nothing: the first one is returned. A
+        server that is away is waited for.
         """
         async with self._turn:
             while True:
@@ -224,7 +227,14 @@ class AuditLog:
                     message=message,
                     value=value,
                 )
-                reply = await self._try(audit)
+                try:
+                    reply = await self._try(audit)
+                except (RedisConnectionError, RedisTimeoutError) as error:
+                    # Whether it was taken or not: each entry is, once.
+                    log.warning("cannot write to the audit log, trying again: %s", error)
+                    heed_cancellation()
+                    await asyncio.sleep(_RETRY_S)
+                    continue
                 if reply[0] == b"done":
                     self._head = Head(audit.number, audit.digest)
                     return Audit.decode(audit.encode())

@@ -47,6 +47,19 @@ def without_credentials(url: str) -> str:
     return _CREDENTIALS.sub("//", url)
 
 
+def heed_cancellation() -> None:
+    """Be cancelled now if one was lost: redis-py (8.1.0) loses one that comes while it connects.
+
+    For loops that would go on for ever otherwise.
+
+    Raises
+    ------
+    asyncio.CancelledError
+    """
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One message as read from a topic."""
@@ -223,9 +236,7 @@ class Bus:
             at[key] = await self.last_id(key) if start == "$" else start
         while True:
             reply: Any = await self.client.xread(dict[Any, Any](at), count=256, block=_BLOCK_MS)
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # redis-py (8.1.0) loses a cancellation that comes while it connects.
-                raise asyncio.CancelledError
+            heed_cancellation()
             for raw_key, entries in reply or ():
                 key = raw_key.decode()
                 topic, partition = streams[key]

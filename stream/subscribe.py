@@ -22,7 +22,7 @@ from redis.exceptions import AuthenticationError, AuthorizationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from stream.bus import Bus, BusUnavailableError, open_client
+from stream.bus import Bus, BusUnavailableError, heed_cancellation, open_client
 from stream.clock import Clock, SystemClock
 from stream.contract import (
     EVERY_BED,
@@ -274,7 +274,7 @@ class Subscription:
         try:
             block = _BLOCK_MS if wait and not self._notices else None
             reply: Any = await self._client.xread({self._stream: self.position}, count=_COUNT, block=block)
-            _heed_cancellation()
+            heed_cancellation()
             if self._failures:
                 log.warning("the Redis server answers again")
                 self._failures = 0
@@ -289,7 +289,7 @@ class Subscription:
         except (RedisConnectionError, RedisTimeoutError, OSError) as error:
             if isinstance(error, AuthenticationError | AuthorizationError):
                 raise
-            _heed_cancellation()
+            heed_cancellation()
             await self._wait_after(error)
         self._look_at_silence()
         self._asked_ns = self._clock.now_ns()
@@ -442,12 +442,6 @@ def _pair(stream_id: str | bytes) -> tuple[int, int]:
     text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
     ms, _, sequence = text.partition("-")
     return int(ms), int(sequence or 0)
-
-
-def _heed_cancellation() -> None:
-    # redis-py (8.1.0) loses a cancellation that comes while it connects.
-    if (task := asyncio.current_task()) is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 async def alarms(

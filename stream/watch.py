@@ -18,7 +18,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from stream.bus import open_client
+from stream.bus import heed_cancellation, open_client
 from stream.clock import Clock, SystemClock
 from stream.contract import (
     EVERY_BED,
@@ -96,6 +96,7 @@ class Watch:
                     if self._since_ms is not None:
                         log.warning("watching the workers: %s; trying again", error)
                     self._since_ms = None
+                heed_cancellation()
                 await asyncio.sleep(_LOOK_S)
         finally:
             await self._client.aclose()

@@ -34,7 +34,7 @@ from aiohttp.resolver import ThreadedResolver
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
-from stream.bus import Bus
+from stream.bus import Bus, heed_cancellation
 from stream.clock import Clock, SystemClock
 from stream.console import RefusalError
 from stream.subscribe import SILENT_AFTER_S, Alarm, Subscription, Wanted
@@ -260,6 +260,7 @@ class Forwarder:
 
     async def _renew(self, bus: Bus) -> None:
         while True:
+            heed_cancellation()
             await asyncio.sleep(_RENEW_S)
             with suppress(RedisError, OSError):
                 if not await self._has_lease(bus):
@@ -296,6 +297,7 @@ class Forwarder:
         began_ns: int | None = None
         attempt = 0
         while True:
+            heed_cancellation()
             why = await self._post(http, event, body)
             attempt += 1
             if why is None:
@@ -360,6 +362,7 @@ class Forwarder:
             try:
                 await bus.publish(WEBHOOK_DEAD_LETTERS, self._hook.name.encode(), json.dumps(letter).encode())
             except (RedisError, OSError):
+                heed_cancellation()
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
@@ -370,6 +373,7 @@ class Forwarder:
                 await bus.client.hset(self._key, mapping=fields)
             except (RedisError, OSError) as error:
                 log.warning("webhook %s: cannot write down how far it is: %s", self._hook.name, error)
+                heed_cancellation()
                 await asyncio.sleep(_RETRY_S)
             else:
                 return

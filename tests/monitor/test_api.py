@@ -319,6 +319,10 @@ def test_foreign_pages_get_nothing(redis_server: EmbeddedServer) -> None:
 
 def test_without_the_server_of_the_streams_it_says_so(redis_server: EmbeddedServer) -> None:
     async def body(http: aiohttp.ClientSession, bus: Bus, running: Dashboard) -> None:
+        while True:
+            async with http.get("/api/alarms") as answer:
+                if answer.status == 200:
+                    break
         redis_server.stop()
         while running.health()[0] == 200:
             pass
