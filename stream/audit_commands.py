@@ -97,6 +97,8 @@ def verify_entries(as_json: bool, redis: str | None) -> None:
         for one in problems:
             click.echo(one.what if one.number is None else f"number {one.number}: {one.what}")
         click.echo(_summary(len(entries), anchor, head))
+        if entries and not problems:
+            click.echo("the chain holds")
     if problems:
         raise RefusalError(f"the audit log is broken: {len(problems)} of its entries do not fit")
 

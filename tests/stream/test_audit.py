@@ -332,7 +332,7 @@ def test_verify_says_whether_the_chain_holds_and_where_not(redis_server: Server)
     whole = run(redis_server, "verify")
     assert whole.returncode == 0
     assert "6 entries to number 5" in whole.stdout
-    assert "anchor: number 0" in whole.stdout
+    assert "anchor: number 0\nthe chain holds\n" in whole.stdout
     report = json.loads(run(redis_server, "verify", "--json").stdout)
     assert (report["ok"], report["entries"], report["anchor"], report["problems"]) == (True, 6, 0, [])
 

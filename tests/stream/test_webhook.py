@@ -26,7 +26,7 @@ from stream.webhook import Forwarder, Hook, HookError, is_public, signature
 from tests.stream.turmoil import event, lasting_server, number_of, publish, publish_in_turmoil
 
 SECRET = b"a secret of thirty-two bytes or so"
-NIGHT = "hook"
+HOOK = "hook"
 
 
 class Receiver:
@@ -121,7 +121,7 @@ def on_server(server: EmbeddedServer, body: Callable[[Bus, Receiver], Awaitable[
 
 
 def hook(receiver: Receiver, **options: object) -> Hook:
-    return Hook(receiver.url, NIGHT, allow_private=True, **options)  # type: ignore[arg-type]
+    return Hook(receiver.url, HOOK, allow_private=True, **options)  # type: ignore[arg-type]
 
 
 def test_transitions_are_delivered_signed_and_filtered(redis_server: EmbeddedServer) -> None:
@@ -197,9 +197,9 @@ def test_what_is_never_taken_becomes_a_dead_letter_after_the_stated_time(
             await receiver.until(lambda: receiver.taken == [0, 2])
         (entry,) = [entry async for entry in bus.kept(WEBHOOK_DEAD_LETTERS)]
         letter = json.loads(entry.value)
-        assert (number_of(letter["event"]), letter["hook"], letter["why"]) == (1, NIGHT, "status 400")
+        assert (number_of(letter["event"]), letter["hook"], letter["why"]) == (1, HOOK, "status 400")
         assert letter["at"] - letter["since"] >= 7200 * 10**9
-        assert entry.key == NIGHT.encode()
+        assert entry.key == HOOK.encode()
 
     on_server(redis_server, body)
 
@@ -228,7 +228,7 @@ def test_a_receiver_that_is_away_is_waited_for(redis_server: EmbeddedServer) -> 
         async with receiving() as gone:
             url = gone.url
         clock = Minutes()
-        away = Hook(url, NIGHT, allow_private=True)
+        away = Hook(url, HOOK, allow_private=True)
         async with forwarding(Forwarder(redis_server.url, away, clock=clock)) as task:
             await asyncio.wait_for(clock.ten_passed.wait(), 30)
             assert not task.done()
@@ -369,7 +369,7 @@ def test_a_name_that_leads_home_later_is_not_connected_to(redis_server: Embedded
         await publish(bus, event(0))
         clock = Minutes()
         port = receiver.url.rpartition(":")[2]
-        forwarder = Forwarder(redis_server.url, Hook(f"http://localhost:{port}", NIGHT), clock=clock)
+        forwarder = Forwarder(redis_server.url, Hook(f"http://localhost:{port}", HOOK), clock=clock)
 
         async def passes() -> None:
             pass
