@@ -52,7 +52,8 @@ _NOISE_BLOCKS = 5
 # Joined envelope, in parts of the usual beat's, from which a candidate is a beat by itself; and from which
 # it is one if a beat is missing.
 _CLEAR, _MISSED = 0.4, 0.25
-# What looks like no kind of beat has to be this high: below it three of four are artefacts on MIT-BIH.
+# What looks like no kind of beat and does not stand out has to be this high: below it three of four are
+# artefacts on MIT-BIH.
 _CLEAR_NEW = 0.5
 # A lead counts at most so many times its usual level: an artefact in one lead stays an artefact in one lead.
 _CEILING = 3.0
@@ -77,8 +78,8 @@ _LONG = 1.5
 _PATIENCE = 60
 # Without a beat for so long (samples) the thresholds come down, with this time constant, to this part.
 _CALM, _DECAY, _LOWEST = 150, 100.0, 0.25
-# For what looks like no kind of beat, to this part: a P wave or an artefact rather than a beat.
-_LOWEST_NEW = 0.5
+# For what looks like no kind of beat, to this part.
+_LOWEST_NEW = 0.75
 # What is found then looks like a kind of beat, or exceeds the median of the joined envelope so many times.
 # Gaussian noise does so 3.5 times.
 _OUTSTANDING = 5.0
@@ -402,9 +403,13 @@ class BeatDetector:
         if since < _REFRACTORY or height < _MISSED * scale:
             return
         shape = self._morphology.measure(self._x, index - (self._stop - _HISTORY), self._level, self._weight)
-        needed = _CLEAR * scale
+        missed, needed = _MISSED * scale, _CLEAR * scale
         if shape.kind is None:
-            needed = _CLEAR_NEW * max(scale, _LOWEST_NEW)
+            # What is low and looks new is a P wave or an artefact rather than a beat.
+            missed = _CLEAR * _LOWEST_NEW
+            needed = (_CLEAR if outstanding else _CLEAR_NEW) * max(scale, _LOWEST_NEW)
+        if height < missed:
+            return
         sure = outstanding or shape.kind is not None
         clear = height >= needed and (scale == 1.0 or sure)
         if self._last is not None and since < _T_WAVE and height < _CLEAR * self._last[1]:
@@ -451,7 +456,10 @@ class BeatDetector:
         while self._pending and now - self._pending[0].index >= _PATIENCE:
             oldest = self._pending.pop(0)
             since = oldest.index - self._last[0] if self._last else _HISTORY
-            missed = since + _PATIENCE >= _LONG * self._interval() and since >= _T_WAVE and oldest.sure
+            # No beat came when it was due; what stands in its place is one, such as an ectopic beat before a
+            # compensatory pause. A low candidate needs a longer silence.
+            late = 1 + _PUNCTUAL if oldest.height >= _CLEAR and self._steady() else _LONG
+            missed = since + _PATIENCE >= late * self._interval() and since >= _T_WAVE and oldest.sure
             if since >= _REFRACTORY and (oldest.doubtful or missed):
                 self._accept(oldest, found)
 
