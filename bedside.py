@@ -25,6 +25,8 @@ from stream.console import (
     json_option,
     model_option,
     progress_bar,
+    redis_option,
+    server_url,
     write_json,
     writing,
 )
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from stream.engine import Pending
     from stream.offline import Analysis
     from stream.overlay import Overlay
+    from stream.snapshots import Snapshot
     from stream.subscribe import Alarm
     from stream.verdict import Verdict
 
@@ -50,6 +53,7 @@ __all__ = [
     "main",
     "pause",
     "resume",
+    "snapshot",
 ]
 
 
@@ -173,6 +177,32 @@ async def resume(url: str, bed: str, *, who: str) -> Audit:
         return await asking.resume(bus, bed, who=who)
 
 
+async def snapshot(url: str, alarm: str) -> Snapshot | None:
+    """Return the snapshot of an alarm: its samples and what the model says of them.
+
+    Parameters
+    ----------
+    url : str
+        The deployment's Redis server.
+    alarm : str
+        Id of the alarm: the ``snapshot`` of its events.
+
+    Returns
+    -------
+    stream.snapshots.Snapshot or None
+        None: it is not stored yet (that takes ten seconds), or no more.
+
+    Examples
+    --------
+    >>> kept = await bedside.snapshot("redis://localhost", event.snapshot)  # doctest: +SKIP
+    >>> kept.arrays["samples"] / kept.header.gain  # doctest: +SKIP
+    """
+    from stream.snapshots import SnapshotStore
+
+    async with await _connect(url) as bus:
+        return await SnapshotStore(bus).get(alarm)
+
+
 async def _connect(url: str) -> Bus:
     from stream.bus import Bus
 
@@ -200,6 +230,14 @@ _COMMANDS = {
     "evaluate": "training.evaluation.commands:evaluate",
     "bench": "bench.commands:bench",
 }
+# Commands that join another one; what takes several packages lives here.
+_BELOW = {
+    "alerts": (
+        "bedside:_snapshot_command",
+        "stream.snapshot_commands:snapshots",
+        "stream.snapshot_commands:delete_snapshots",
+    )
+}
 
 
 class _Commands(click.Group):
@@ -210,9 +248,17 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, _, name = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), name)
+        command = _imported(_COMMANDS[cmd_name])
+        if isinstance(command, click.Group):
+            for place in _BELOW.get(cmd_name, ()):
+                command.add_command(_imported(place))
         return command
+
+
+def _imported(place: str) -> click.Command:
+    module, _, name = place.partition(":")
+    command: click.Command = getattr(import_module(module), name)
+    return command
 
 
 @click.group(
@@ -340,6 +386,81 @@ def _analyse(
         session,
         record=recording.name,
         on_window=on_window,
+    )
+
+
+@click.command("snapshot")
+@click.argument("alarm")
+@click.option("--wfdb", metavar="FOLDER", help="Write a WFDB record with annotations.")
+@click.option("--png", metavar="FILE", help="Draw one page as a picture.")
+@click.option("--pdf", metavar="FILE", help="Draw it for printing, true to scale (A4).")
+@json_option
+@redis_option
+@click.pass_obj
+def _snapshot_command(
+    outer: str | None,
+    alarm: str,
+    wfdb: str | None,
+    png: str | None,
+    pdf: str | None,
+    json_path: str | None,
+    redis: str | None,
+) -> None:
+    """Say what ALARM looked like, and write the samples around it and what the model says of them.
+
+    ALARM is an id, as `bedside alerts --json` shows it. Its snapshot is stored ten seconds after the alarm
+    was raised.
+
+    \b
+    bedside alerts snapshot 5f3a9c0e1b2d4f60 --pdf alarm.pdf
+    bedside alerts snapshot 5f3a9c0e1b2d4f60 --wfdb records --json -
+    """
+    import asyncio
+
+    from stream.describe import described_snapshot, snapshot_fields
+
+    for file in (png, pdf, json_path):
+        if file and file != "-":
+            check_writable(file)
+    found = asyncio.run(_find_snapshot(server_url(redis or outer), alarm))
+    if json_path:
+        write_json(snapshot_fields(found), json_path)
+    if json_path != "-":
+        click.echo(described_snapshot(found))
+    written: list[str] = []
+    if wfdb:
+        from ingest.snapshot_files import write_snapshot
+
+        written += map(str, write_snapshot(found, wfdb))
+    for file, form in ((png, "png"), (pdf, "pdf")):
+        if file:
+            from monitor.snapshot_page import write_strip
+
+            with writing(file):
+                write_strip(file, found, form)
+            written.append(file)
+    if written:
+        # Standard output may be the JSON.
+        click.echo(f"  written: {', '.join(written)}", err=json_path == "-")
+
+
+async def _find_snapshot(url: str, alarm: str) -> Snapshot:
+    from stream.asking import newest_event
+    from stream.contract import AlarmKind
+    from stream.snapshots import SnapshotStore
+
+    async with await _connect(url) as bus:
+        found = await SnapshotStore(bus).get(alarm)
+        if found is not None:
+            return found
+        event = await newest_event(bus, alarm)
+    if event is None:
+        raise RefusalError(f"there is no alarm {alarm}, or no more")
+    if event.kind is AlarmKind.TECHNICAL:
+        raise RefusalError(f"alarm {alarm} is technical ({event.message}): such alarms have no snapshot")
+    raise RefusalError(
+        f"alarm {alarm} of {event.bed} has no snapshot: it is stored ten seconds after an alarm was raised,"
+        " and kept for a day"
     )
 
 

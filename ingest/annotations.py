@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,43 @@ def annotation_path(record: str, extension: str, folder: str | Path = ".") -> Pa
     return path
 
 
+def write_notes(path: Path, notes: Sequence[tuple[float, str]], beats_s: Sequence[float], fs: float) -> None:
+    """Write comments and beats as a WFDB annotation file.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        As `annotation_path` returned it.
+    notes : sequence of (float, str)
+        Seconds from the first sample, and a text. The first one has to begin with ``bedside``.
+    beats_s : sequence of float
+        R peaks, seconds from the first sample.
+    fs : float
+        Sampling frequency of the record, Hz.
+
+    Raises
+    ------
+    IngestError
+        If it cannot be written.
+    """
+    beats = [(seconds, _BEAT, "") for seconds in beats_s]
+    comments = [(seconds, _COMMENT, _plain(text)) for seconds, text in notes]
+    # A stable sort: at the same time, in the order in which they are said here.
+    ordered = sorted(comments + beats, key=lambda note: note[0])
+    try:
+        wfdb.wrann(
+            path.stem,
+            path.suffix[1:],
+            sample=np.array([max(_FIRST, round(seconds * fs)) for seconds, _, _ in ordered]),
+            symbol=[symbol for _, symbol, _ in ordered],
+            aux_note=[text for _, _, text in ordered],
+            fs=fs,
+            write_dir=str(path.parent),
+        )
+    except OSError as error:
+        raise IngestError(path, f"cannot be written: {error.strerror or error}") from error
+
+
 def write_annotations(analysis: Analysis, extension: str, folder: str | Path = ".") -> Path:
     """Write beats, and comments at the beginnings and ends of alarms and of stretches over the threshold.
 
@@ -84,22 +122,7 @@ def write_annotations(analysis: Analysis, extension: str, folder: str | Path = "
         As `annotation_path`, and if the file cannot be written.
     """
     path = annotation_path(analysis.record, extension, folder)
-    # A stable sort: at the same time, in the order in which they are said here.
-    beats = [(seconds, _BEAT, "") for seconds in analysis.beats_s]
-    comments = [(seconds, _COMMENT, _plain(text)) for seconds, text in _notes(analysis)]
-    notes = sorted(comments + beats, key=lambda note: note[0])
-    try:
-        wfdb.wrann(
-            path.stem,
-            extension,
-            sample=np.array([max(_FIRST, round(seconds * analysis.fs)) for seconds, _, _ in notes]),
-            symbol=[symbol for _, symbol, _ in notes],
-            aux_note=[text for _, _, text in notes],
-            fs=analysis.fs,
-            write_dir=str(path.parent),
-        )
-    except OSError as error:
-        raise IngestError(path, f"cannot be written: {error.strerror or error}") from error
+    write_notes(path, _notes(analysis), analysis.beats_s, analysis.fs)
     return path
 
 
@@ -107,6 +130,17 @@ def _notes(analysis: Analysis) -> list[tuple[float, str]]:
     score = "" if analysis.record_score is None else f", score {analysis.record_score:.2f}"
     head = f"{_OURS}{analysis.model}: {verdict(analysis)}{score}, threshold {analysis.threshold:.2f}"
     notes = [(0.0, head)]
+    notes += threshold_notes(analysis)
+    for alarm in analysis.alarms:
+        notes.append((alarm.onset_s, f"(alarm {alarm.alarm}, {alarm.priority} priority: {alarm.message}"))
+        if alarm.end_s is not None:
+            notes.append((alarm.end_s, f"alarm) {alarm.alarm}"))
+    return notes
+
+
+def threshold_notes(analysis: Analysis) -> list[tuple[float, str]]:
+    """Return comments, each with its second, on the stretches over the alarm threshold."""
+    notes = []
     limit = f"alarm threshold {analysis.window_threshold:.2f}"
     over = [window for window in analysis.windows if window.anomalous]
     starts = [window.start_s for window in over]
@@ -118,10 +152,6 @@ def _notes(analysis: Analysis) -> list[tuple[float, str]]:
             (stretch.start_s, f"(over {limit} for {length}, highest score {highest:.2f}"),
             (stretch.end_s, f"over) {limit}"),
         ]
-    for alarm in analysis.alarms:
-        notes.append((alarm.onset_s, f"(alarm {alarm.alarm}, {alarm.priority} priority: {alarm.message}"))
-        if alarm.end_s is not None:
-            notes.append((alarm.end_s, f"alarm) {alarm.alarm}"))
     return notes
 
 

@@ -7,6 +7,7 @@ print at the picture's resolution has the usual 25 mm/s and 10 mm/mV.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from stream.stretches import Stretch, most_anomalous, not_scored
 DISCLAIMER = "Research software. Not a medical device."
 
 # 6 pixels a millimetre: the finest line of the paper is one pixel wide.
-_DPI = 152.4
+DPI = 152.4
 _MM_PER_INCH = 25.4
 # A longer recording would be an unreadably wide picture: its score is shown as a whole, its leads in part.
 _WHOLE_S = 30.0
@@ -47,7 +48,7 @@ _WIDE_MM = 375.0
 # Millimetres around and between the parts.
 _LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 14.0, 13.0, 23.0, 9.0, 13.0
 # A line of the legend and a character of it; the scale of attention within its line, with its numbers.
-_LINE_MM, _CHARACTER_MM = 4.2, 1.4
+LINE_MM, _CHARACTER_MM = 4.2, 1.4
 _SCALE_MM, _SCALE_ROOM_MM = 30.0, 46.0
 # The times below a score's axis, and the line with its title above.
 _TIMES_MM, _CAPTION_MM = 5.0, 6.0
@@ -91,14 +92,14 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
     width = max(speed * (part.end_s - part.start_s) + PULSE_MM, _LEAST_PAPER_MM)
     score_mm = _OVERVIEW_MM if long else _SCORE_MM
     below = _CAPTION_MM if long else _TIMES_MM
-    legend = _legend(traces, analysis, speed, paper, width)
-    bottom = _BOTTOM + _LINE_MM * (len(legend) - 1)
-    page = _Page(width, _TITLE + paper.height + _GAP + score_mm + below + bottom)
+    lines = legend(traces, analysis, speed, paper, width)
+    bottom = _BOTTOM + LINE_MM * (len(lines) - 1)
+    page = Page(width, _TITLE + paper.height + _GAP + score_mm + below + bottom)
     _write_title(page, analysis)
     top = _TITLE
     if long:
         top += _CAPTION_MM
-        _draw_score(page.axes(top, score_mm), analysis, Stretch(0.0, analysis.duration_s), part)
+        draw_score(page.axes(top, score_mm), analysis, Stretch(0.0, analysis.duration_s), part)
         top += score_mm + _GAP
         page.text(0, top - 2.0, heading, size=9.5, weight="bold")
     draw_paper(page.axes(top, paper.height), paper, traces, points, analysis, part, speed, width)
@@ -106,21 +107,33 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
         # The score's axis goes on below the paper's: the same second at the same place.
         axes = page.axes(top + paper.height + _GAP, score_mm)
         shown = Stretch(part.start_s - PULSE_MM / speed, part.start_s + (width - PULSE_MM) / speed)
-        _draw_score(axes, analysis, shown, None)
-    for number, line in enumerate(reversed(legend)):
-        _write_legend(page, page.height - 3.5 - number * _LINE_MM, line)
-    page.figure.savefig(path, format="png", dpi=_DPI)
+        draw_score(axes, analysis, shown, None)
+    write_legend(page, page.height - 3.5, lines)
+    page.figure.savefig(path, format="png", dpi=DPI)
 
 
-class _Line(NamedTuple):
-    # Of the legend; the scale of attention stands before its own.
+class LegendLine(NamedTuple):
+    """A line of the legend; the scale of attention stands before its own."""
+
     text: str
     scale: bool = False
 
 
-def _legend(traces: Traces, analysis: Analysis, speed: float, paper: Paper, width: float) -> list[_Line]:
+def legend(traces: Traces, analysis: Analysis, speed: float, paper: Paper, width: float) -> list[LegendLine]:
+    """Return what explains a picture, from the top.
+
+    Parameters
+    ----------
+    traces : Traces
+    analysis : Analysis
+    speed : float
+        Millimetres a second.
+    paper : Paper
+    width : float
+        Of the page between its margins, mm.
+    """
     lines = [
-        _Line(
+        LegendLine(
             f"Black: the signal as the model was given it ({traces.fs:g} Hz, 0.5–40 Hz)."
             " Red: what the model expected."
             f" Shaded: windows over the alarm threshold.  {speed:g} mm/s, {paper.size:g} mm/mV."
@@ -128,19 +141,25 @@ def _legend(traces: Traces, analysis: Analysis, speed: float, paper: Paper, widt
     ]
     if traces.spread is not None:
         lines.append(
-            _Line(
+            LegendLine(
                 "Red area between the two: the error, stronger where the signal leaves the pale band,"
                 f" ± {BAND_SDS} of the standard deviations that the model expected."
             )
         )
     room = int((width - _SCALE_ROOM_MM) / _CHARACTER_MM)
     for number, text in enumerate(textwrap.wrap(attention_words(traces), room)):
-        lines.append(_Line(text, scale=number == 0))
-    lines += map(_Line, textwrap.wrap(hidden_words(analysis), int(width / _CHARACTER_MM)))
+        lines.append(LegendLine(text, scale=number == 0))
+    lines += map(LegendLine, textwrap.wrap(hidden_words(analysis), int(width / _CHARACTER_MM)))
     return lines
 
 
-def _write_legend(page: _Page, y: float, line: _Line) -> None:
+def write_legend(page: Page, bottom: float, lines: Sequence[LegendLine]) -> None:
+    """Write a legend whose last line stands at `bottom`, in mm from the page's upper edge."""
+    for number, line in enumerate(reversed(lines)):
+        _write_line(page, bottom - number * LINE_MM, line)
+
+
+def _write_line(page: Page, y: float, line: LegendLine) -> None:
     if line.scale:
         number = (_SCALE_ROOM_MM - _SCALE_MM) / 2
         scale = page.axes(y - 2.2, 2.4, number, _SCALE_MM)
@@ -154,8 +173,16 @@ def _write_legend(page: _Page, y: float, line: _Line) -> None:
     page.text(_SCALE_ROOM_MM if line.scale else 0.0, y, line.text, size=7.5, color=SLATE)
 
 
-class _Page:
-    # A figure whose parts are placed in millimetres from its upper left corner, within the side margins.
+class Page:
+    """A figure whose parts are placed in millimetres from its upper left corner, within the side margins.
+
+    Parameters
+    ----------
+    width : float
+        Between the margins, mm.
+    height : float
+        From edge to edge, mm.
+    """
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
@@ -164,6 +191,7 @@ class _Page:
         self.figure = Figure(figsize=(self._total / _MM_PER_INCH, height / _MM_PER_INCH), facecolor="white")
 
     def axes(self, top: float, height: float, left: float = 0.0, width: float | None = None) -> Axes:
+        """Add axes, so many millimetres from the top and the left; as wide as there is room, or less."""
         width = self.width if width is None else width
         bottom = 1 - (top + height) / self.height
         return self.figure.add_axes(
@@ -181,6 +209,7 @@ class _Page:
         weight: str = "normal",
         right: bool = False,
     ) -> None:
+        """Write a line at `x` and with its foot at `y`, or (`right`) up to the right margin."""
         place = (_LEFT + (self.width if right else x)) / self._total
         align = "right" if right else "left"
         self.figure.text(
@@ -188,14 +217,14 @@ class _Page:
         )
 
 
-def _write_title(page: _Page, analysis: Analysis) -> None:
+def _write_title(page: Page, analysis: Analysis) -> None:
     colour = OVER if analysis.anomalous else INK
-    page.text(0, 8.0, f"{_short(analysis.record)}: {verdict(analysis)}", size=15, weight="bold", color=colour)
+    page.text(0, 8.0, f"{short(analysis.record)}: {verdict(analysis)}", size=15, weight="bold", color=colour)
     page.text(0, 13.5, score_line(analysis), size=9.5)
     page.text(
         0,
         18.5,
-        f"model {_short(analysis.model)} · {duration(analysis.duration_s)}, {analysis.fs:g} Hz, "
+        f"model {short(analysis.model)} · {duration(analysis.duration_s)}, {analysis.fs:g} Hz, "
         f"{len(analysis.leads)} leads",
         size=9.5,
         color=SLATE,
@@ -224,15 +253,31 @@ def _excerpt_heading(part: Stretch, mean: float | None) -> str:
     return f"The most anomalous {EXCERPT_S:g} s: {span}, mean score {mean:.2f}"
 
 
-def _short(name: str) -> str:
-    # A model may be named by a long path; its end tells more.
+def short(name: str) -> str:
+    """Return a name, or of a long one its end: a model may be named by a path."""
     return name if len(name) <= 40 else f"…{name[-39:]}"
 
 
 # ---- the score -------------------------------------------------------------------------------------------
 
 
-def _draw_score(axes: Axes, analysis: Analysis, shown: Stretch, excerpt: Stretch | None) -> None:
+def draw_score(
+    axes: Axes, analysis: Analysis, shown: Stretch, excerpt: Stretch | None, label: str = "leads below"
+) -> None:
+    """Draw the score of the windows, the threshold, the alarms, and what was not scored.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        Its horizontal coordinates become seconds of the recording.
+    analysis : Analysis
+    shown : Stretch
+        From the left to the right edge.
+    excerpt : Stretch or None
+        A part to be framed.
+    label : str
+        What is written in the frame.
+    """
     windows = analysis.windows
     middle = np.array([(window.start_s + window.end_s) / 2 for window in windows])
     score = np.array([window.score for window in windows])
@@ -271,13 +316,14 @@ def _draw_score(axes: Axes, analysis: Analysis, shown: Stretch, excerpt: Stretch
         axes.axvspan(*excerpt, facecolor="none", edgecolor=INK, lw=1.2, zorder=6)
         early = sum(excerpt) < shown.end_s
         axes.annotate(
-            "leads below",
+            label,
             (excerpt.end_s if early else excerpt.start_s, low - room),
             xytext=(5 if early else -5, 4),
             textcoords="offset points",
             ha="left" if early else "right",
             size=8,
             zorder=7,
+            bbox={"facecolor": "white", "alpha": 0.85, "pad": 0.5, "lw": 0},
         )
     seconds = windows[0].end_s - windows[0].start_s if windows else None
     title = "Score" if seconds is None else f"Score of each {seconds:g} s window, at its middle"

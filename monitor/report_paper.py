@@ -81,13 +81,15 @@ def draw_paper(
         axes.plot(x, signal, color=INK, lw=0.9, zorder=4, solid_joinstyle="round")
         pulse = strip.baseline + np.array([0, 0, 1, 1, 0, 0]) * paper.size
         axes.plot([1, 2, 2, 7, 7, 8], pulse, color=INK, lw=0.9, zorder=4)
+        # Below the pulse, where no beat is written over.
         axes.text(
-            PULSE_MM + 0.8,
-            strip.baseline + 2.2,
+            1.0,
+            strip.baseline - 1.2,
             strip.lead,
             size=9,
             weight="bold",
             color=INK,
+            va="top",
             zorder=5,
             bbox={"facecolor": PAPER, "alpha": 0.75, "pad": 0.8, "lw": 0},
         )

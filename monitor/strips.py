@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +83,12 @@ class Paper:
         return placed
 
 
-def lay_out(traces: Traces, part: slice) -> Paper:
+def lay_out(
+    traces: Traces,
+    part: slice,
+    sizes: Sequence[float] = _SIZES_MM,
+    percentiles: tuple[float, float] = _PERCENTILES,
+) -> Paper:
     """Give each lead a row that holds its signal and its reconstruction in a part of the recording.
 
     Parameters
@@ -90,17 +96,21 @@ def lay_out(traces: Traces, part: slice) -> Paper:
     traces : Traces
     part : slice
         Of the points.
+    sizes : sequence of float
+        Millimetres a millivolt: the first of these at which all rows fit a page of a report, or the last.
+    percentiles : tuple of two float
+        Of a lead's values, those that its row holds.
 
     Returns
     -------
     Paper
-        At the largest of the usual sizes (10, 5, 2.5 mm/mV) at which all rows fit a page.
+        As high as its rows need.
     """
     extents = [
-        _extent(np.concatenate([signal, expected]))
+        _extent(np.concatenate([signal, expected]), percentiles)
         for signal, expected in zip(traces.signal[:, part], traces.reconstruction[:, part], strict=True)
     ]
-    for size in _SIZES_MM:
+    for size in sizes:
         rows = [
             (
                 min(max(-size * low + _AIR_MM, _LOWEST_MM), _HIGHEST_MM),
@@ -124,9 +134,9 @@ def lay_out(traces: Traces, part: slice) -> Paper:
     return Paper(height, size, tuple(strips), top - foot)
 
 
-def _extent(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+def _extent(values: npt.NDArray[np.float32], percentiles: tuple[float, float]) -> tuple[float, float]:
     finite = values[np.isfinite(values)]
     if not len(finite):
         return 0.0, 0.0
-    low, high = np.percentile(finite, _PERCENTILES)
+    low, high = np.percentile(finite, percentiles)
     return float(min(low, 0.0)), float(max(high, 0.0))

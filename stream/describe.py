@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from stream.hindsight import analysis_of
 from stream.offline import Analysis
+from stream.snapshots import Snapshot
 
 # Mean signal quality of a lead from which nothing is said about it.
 _GOOD = 0.8
@@ -93,3 +97,41 @@ def described(analysis: Analysis) -> str:
     if not analysis.alarms:
         lines.append("  no alarm")
     return "\n".join(lines)
+
+
+def described_snapshot(snapshot: Snapshot) -> str:
+    """Return what a snapshot holds as lines for a terminal."""
+    header, alarm = snapshot.header, snapshot.header.alarm
+    lines = [f"{alarm.bed}: {alarm.message} ({alarm.priority} priority, alarm {alarm.alarm})"]
+    if header.fs:
+        lines.append(
+            f"  {duration(snapshot.seconds)}, {header.fs:g} Hz, {' '.join(header.leads)};"
+            f" onset at {snapshot.onset_s:.1f} s, raised at {snapshot.raised_s:.1f} s"
+        )
+    analysis = analysis_of(snapshot, alarm.alarm)
+    if windows := analysis.windows:
+        over = sum(window.anomalous for window in windows)
+        highest = max(window.score for window in windows)
+        lines.append(
+            f"  {over} of {len(windows)} windows over the alarm threshold {header.threshold:.2f},"
+            f" highest score {highest:.2f} (model {header.model})"
+        )
+        means = "  ".join(f"{lead} {score:+.1f}" for lead, score in lead_means(analysis))
+        lines.append(f"  by lead: {means}")
+    lines += [f"  {remark}" for remark in header.remarks]
+    return "\n".join(lines)
+
+
+def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a snapshot says but its arrays, for JSON; seconds count from its first sample."""
+    header = snapshot.header
+    analysis = analysis_of(snapshot, header.alarm.alarm)
+    return {
+        **header.model_dump(mode="json", exclude={"arrays"}),
+        "duration_s": snapshot.seconds,
+        "onset_s": snapshot.onset_s,
+        "raised_s": snapshot.raised_s,
+        "windows": [window.model_dump() for window in analysis.windows],
+        "beats_s": analysis.beats_s,
+        "gaps_s": [[start / header.fs, end / header.fs] for start, end in snapshot.gaps()],
+    }

@@ -16,7 +16,7 @@ from models.manifest import Manifest
 from models.session import Session
 from stream.alarms.state import DueSnapshot
 from stream.contract import INVALID, AlarmEvent, SampleChunk, Validity
-from stream.offline import Analysis, analyse
+from stream.offline import Analysis, MapResult, WindowResult, analyse
 from stream.overlay import Overlay, Traces
 from stream.preprocess import SETTLING_S
 from stream.snapshots import VALIDITIES, Array, Snapshot
@@ -107,7 +107,7 @@ def make_snapshot(
         remarks.append("no samples: the stream holds this part of the feed no more")
         return _without_samples(fields, remarks)
     if span.cut:
-        remarks.append(f"cut: {span.cut / fs:.1f} s before it belong to the alarm, too")
+        remarks.append(f"cut: {span.cut / fs:.1f} s at the beginning are left out, {MOST_S:g} s are kept")
     remarks += _missing(inside, span, fs)
     samples, rescaled = _samples(inside)
     if rescaled:
@@ -140,6 +140,78 @@ def make_snapshot(
         **said.fields,
         trace_t0=header.t0 + round(said.late_s * 1e9),
         remarks=tuple(remarks),
+    )
+
+
+def analysis_of(snapshot: Snapshot, record: str) -> Analysis:
+    """Return what a snapshot says, as the analysis of a recording that begins and ends where it does.
+
+    Windows that reach beyond it are among its windows. Its own alarm is not among its alarms: of that, the
+    header tells.
+    """
+    header, arrays = snapshot.header, snapshot.arrays
+    by_lead = arrays["window_lead_score"].tolist()
+    return Analysis(
+        record=record,
+        model=header.model,
+        fs=header.fs,
+        leads=header.leads,
+        duration_s=snapshot.seconds,
+        record_score=None,
+        threshold=header.threshold,
+        window_threshold=header.threshold,
+        anomalous=None,
+        windows=[
+            WindowResult(
+                start_s=(start - header.n0) / header.fs,
+                end_s=(end - header.n0) / header.fs,
+                score=score,
+                anomalous=score > header.threshold,
+                lead_scores={
+                    lead: value
+                    for lead, value in zip(header.trace_leads, scores, strict=True)
+                    if not math.isnan(value)
+                },
+            )
+            for (start, end), score, scores in zip(
+                arrays["windows"].tolist(), arrays["window_score"].tolist(), by_lead, strict=True
+            )
+        ],
+        not_scored={},
+        beats_s=((arrays["beats"] - header.n0) / header.fs).tolist() if header.fs else [],
+        alarms=[],
+        explanations={
+            name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in header.maps.items()
+        },
+    )
+
+
+def traces_of(snapshot: Snapshot) -> Traces:
+    """Return the arrays of a snapshot on one time axis, which begins with its first sample.
+
+    One that is not explained gives its samples in millivolts, from each lead's median, in the place of the
+    signal that the model was given.
+    """
+    header, arrays = snapshot.header, snapshot.arrays
+    if not arrays["signal"].size:
+        samples = arrays["samples"]
+        millivolts = np.where(samples == INVALID, np.nan, samples / np.array(header.gain)).T
+        present = np.isfinite(millivolts).any(axis=1)
+        millivolts[present] -= np.nanmedian(millivolts[present], axis=1, keepdims=True)
+        signal = millivolts.astype(np.float32)
+        t_s = np.arange(len(samples)) / (header.fs or 1.0)
+        nothing = np.full_like(signal, np.nan)
+        return Traces(header.leads, header.fs, t_s, signal, nothing, nothing, nothing)
+    floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype == np.float16}
+    first_s = (header.trace_t0 - header.t0) / 1e9
+    return Traces(
+        leads=header.trace_leads,
+        fs=header.trace_fs,
+        t_s=first_s + np.arange(floats["signal"].shape[1]) / header.trace_fs,
+        absolute_error=floats.pop("error"),
+        # Not kept: it is what scores are made of, and those are.
+        squared_error=np.full_like(floats["signal"], np.nan),
+        **floats,
     )
 
 

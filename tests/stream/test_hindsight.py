@@ -173,7 +173,7 @@ def test_a_long_one_is_cut_at_its_beginning_and_says_so() -> None:
     assert span_of(one.raised, FS) == (60 * FS, 120 * FS, 30 * FS)
     snapshot = make(one, chunks(ecg(130, FS), 0.5))
     assert snapshot.seconds == 60.0
-    assert snapshot.header.remarks == ("cut: 30.0 s before it belong to the alarm, too",)
+    assert snapshot.header.remarks == ("cut: 30.0 s at the beginning are left out, 60 s are kept",)
 
 
 def test_an_alarm_of_the_first_seconds_begins_with_the_feed() -> None:
