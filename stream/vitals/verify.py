@@ -29,12 +29,12 @@ from stream.vitals.rhythm import Limits, Rule
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-SPAN_S = 16.0
+SPAN_S = 14.0
 """How far a verifier looks back: the condition began up to 10 s before its alarm, and lasted for some
 seconds by then."""
 
 # Beats and pulses of so long before the alarm may not be known yet.
-_OPEN_S = 0.8
+_OPEN_S = 0.5
 # A beat is recognised if it is so much like the bed's usual one.
 _ALIKE = 0.8
 # So large a part of the beats or pulses of a witness is recognised, or it is none; the last counts where
@@ -42,15 +42,16 @@ _ALIKE = 0.8
 _SHARE, _NEARLY_ALL = 0.8, 0.95
 # So long without a recognised beat, seconds, is far from the 4 of asystole and fibrillation, and usual.
 _GAP_S = 2.0
-# Rates (beats/min) well inside the definitions' 40, 140 and 100.
-_NOT_SLOW, _NOT_FAST, _NOT_VT = 48.0, 115.0, 100.0
+# Rates (beats/min) inside the definitions' 40 and 140; and one up to which ventricular tachycardia needs
+# more than a rate to be one.
+_NOT_SLOW, _NOT_FAST, _NOT_VT = 46.0, 115.0, 105.0
 # Beats whose mean rate is compared.
 _RUN = 5
 # Faster pulses are noise; fewer beats in `SPAN_S` than this say nothing.
 _FASTEST, _FEWEST = 150.0, 8
-# Standard deviation of the intervals in parts of their mean: below this the rhythm is one all the time. A
-# run of ventricular beats with its pause has 0.15 or more.
-_REGULAR = 0.10
+# Standard deviation of the intervals in parts of their mean: below this the rhythm is one all the time. The
+# pulse of a run of ventricular beats with its pause has 0.14 or more.
+_REGULAR = 0.11
 # An interval of so many median ones lacks a beat, which may be one that this lead does not show.
 _LACKS = 1.7
 # So wide beats may be ventricular all of them, seconds.
@@ -159,7 +160,7 @@ class Trace:
 
 def _rates(at_s: Float64Array) -> list[float]:
     spans = at_s[_RUN - 1 :] - at_s[: max(0, len(at_s) - _RUN + 1)]
-    return (60.0 * (_RUN - 1) / spans).tolist()
+    return [60.0 * (_RUN - 1) / span for span in spans.tolist()]
 
 
 def ecg_trace(name: str, blocks: Sequence[Block], alarm: int) -> Trace:
@@ -169,13 +170,13 @@ def ecg_trace(name: str, blocks: Sequence[Block], alarm: int) -> Trace:
     ----------
     name : str
     blocks : sequence of Block
-        In order; what ends after the alarm is left out.
+        In order. Of those that end after the alarm only beats before it are taken: they became final late.
     alarm : int
         Grid sample at which the alarm sounded.
     """
     first = alarm - round(SPAN_S * FS)
     recent = [block for block in blocks if first < block.end <= alarm]
-    beats = [beat for block in recent for beat in block.beats if beat.index >= first]
+    beats = [beat for block in blocks for beat in block.beats if first <= beat.index < alarm]
     poor = sum(block.quality is not None and not block.quality.usable.any() for block in recent)
     present = {
         judgement.rule for block in recent for judgement in block.judgements if judgement.present is True
