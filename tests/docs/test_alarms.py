@@ -11,7 +11,7 @@ from stream.alarms.conditions import CONDITIONS, Condition
 PAGE = (Path(__file__).parents[2] / "docs" / "alarms.md").read_text(encoding="utf-8")
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
-    for line in PAGE.splitlines()
+    for line in PAGE.partition("## The risk table")[2].partition("\n## ")[0].splitlines()
     if line.startswith("| `")
 ]
 
