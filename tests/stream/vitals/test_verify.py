@@ -125,6 +125,13 @@ def test_a_steady_pulse_refutes_what_dead_leads_pretend() -> None:
         assert (found.outcome, found.witness, found.by_pulse) == (Outcome.REFUTED, "ABP", True)
 
 
+def test_ventricular_beats_in_a_clear_lead_outweigh_a_pulse_but_a_dead_lead_does_not() -> None:
+    run = traces(patient(TRUE[Rule.VENTRICULAR_TACHYCARDIA]))
+    assert verify(Rule.VENTRICULAR_TACHYCARDIA, [*run, pulses(72)]).outcome is Outcome.CONFIRMED
+    pause = traces(patient(TRUE[Rule.ASYSTOLE]))
+    assert verify(Rule.ASYSTOLE, [*pause, pulses(72)]).outcome is Outcome.REFUTED
+
+
 def test_a_pulse_that_stops_or_is_slow_or_fast_refutes_nothing_of_the_kind() -> None:
     assert verify(Rule.ASYSTOLE, [pulses(72, until_s=55)]).outcome is Outcome.UNDECIDED
     assert verify(Rule.VENTRICULAR_FIBRILLATION, [pulses(72, until_s=55)]).outcome is Outcome.UNDECIDED
