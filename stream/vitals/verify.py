@@ -50,8 +50,8 @@ _RUN = 5
 # Faster pulses are noise; fewer beats in `SPAN_S` than this say nothing.
 _FASTEST, _FEWEST = 150.0, 8
 # Standard deviation of the intervals in parts of their mean: below this the rhythm is one all the time. The
-# pulse of a run of ventricular beats with its pause has 0.14 or more.
-_REGULAR = 0.11
+# pulse of a run of ventricular beats with its pause has 0.13 or more.
+_REGULAR = 0.10
 # An interval of so many median ones lacks a beat, which may be one that this lead does not show.
 _LACKS = 1.7
 # So wide beats may be ventricular all of them, seconds.
@@ -268,7 +268,8 @@ def verify(rule: Rule, traces: Sequence[Trace]) -> Verification:
     rule : Rule
         What the alarm says.
     traces : sequence of Trace
-        All leads together first, then any others; the first that refutes decides.
+        All leads together first, then any others; the first that refutes decides. What is made of beats (a
+        rate, or ventricular beats) and was also found by our own rhythm in a clear signal is not refuted.
 
     Returns
     -------
@@ -278,20 +279,21 @@ def verify(rule: Rule, traces: Sequence[Trace]) -> Verification:
     against = _AGAINST.get(rule)
     if against is None:
         return Verification(Outcome.UNDECIDED, f"{rule} is not verified")
-    for trace in traces:
-        reason = against(trace)
-        if reason is not None:
-            return Verification(Outcome.REFUTED, f"{trace.name}: {reason}", trace.name, trace.pulse)
-    for trace in traces:
-        if rule in trace.present and trace.poor_s <= _POOR_S:
-            return Verification(Outcome.CONFIRMED, f"{trace.name}: {rule} as well", trace.name, trace.pulse)
+    same = next((trace for trace in traces if rule in trace.present and _clear(trace)), None)
+    if same is None or rule in _WITHOUT_BEATS:
+        for trace in traces:
+            reason = against(trace)
+            if reason is not None:
+                return Verification(Outcome.REFUTED, f"{trace.name}: {reason}", trace.name, trace.pulse)
+    if same is not None:
+        return Verification(Outcome.CONFIRMED, f"{same.name}: {rule} as well", same.name)
     return Verification(Outcome.UNDECIDED, "nothing shows the opposite all the time")
 
 
 def _beating(trace: Trace) -> bool:
     # Recognisable beats all the time. Noise of a pulse channel is faster than a pulse.
     natural = not trace.pulse or trace.fastest <= _FASTEST
-    without_pause = trace.gap_s <= _GAP_S and (not trace.pulse or trace.share >= _SHARE)
+    without_pause = trace.gap_s <= _GAP_S and trace.share >= _SHARE
     return natural and (without_pause or trace.regular)
 
 
@@ -344,6 +346,9 @@ def _runs(trace: Trace) -> bool:
 def _what(trace: Trace) -> str:
     return "pulse" if trace.pulse else "usual beat"
 
+
+# A loose electrode shows these as well as a heart does, so that what one lead shows does not protect them.
+_WITHOUT_BEATS = frozenset({Rule.ASYSTOLE, Rule.VENTRICULAR_FIBRILLATION})
 
 _AGAINST: dict[Rule, Callable[[Trace], str | None]] = {
     Rule.ASYSTOLE: _against_asystole,
