@@ -23,8 +23,6 @@ from typing import Literal
 from pydantic import BaseModel
 from redis.exceptions import RedisError
 
-from models.backends import open_session
-from models.bundle import load_bundle
 from models.session import Session
 from stream.alarms.state import DueSnapshot
 from stream.bus import Bus, BusUnavailableError
@@ -123,6 +121,9 @@ class _Maker:
     # What goes on in the process.
 
     def __init__(self, order: Order) -> None:
+        # Here: the worker imports this module, too.
+        from models.bundle import load_bundle
+
         self._order = order
         self._bundle = load_bundle(order.bundle)
         self._session: Session | None = None
@@ -138,6 +139,8 @@ class _Maker:
             return Answer(outcome="stored" if stored else "there")
 
     def _snapshot(self, due: DueSnapshot, chunks: list[SampleChunk]) -> Snapshot:
+        from models.backends import open_session
+
         manifest, now_ns = self._bundle.manifest, SystemClock().now_ns()
         try:
             if self._session is None:
