@@ -91,9 +91,7 @@ def worker(
             url,
             session,
             prefix=settings.prefix,
-            # In the precision and on the processor that analyses of files run on: a snapshot says the same,
-            # whatever judged live.
-            snapshot_session=lambda: open_session(bundle),
+            bundle=bundle.path.absolute(),
             on_ready=lambda: click.echo(
                 f"bedside: worker ready: {manifest.name} on {session.backend} {session.precision},"
                 f" {without_credentials(url)}",

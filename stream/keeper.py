@@ -2,30 +2,24 @@
 
 An alarm that is raised is noted in the bed's state, so that whoever holds the bed later knows of it. Its
 snapshot is made when the bed has been heard for ten seconds more, or its feed has ended or fallen silent: one
-at a time, in a thread and with a model session of its own, so that no window waits for it.
+at a time, in a process of its own (`stream.snapshot_process`), so that no window waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
-from models.manifest import Manifest
-from models.session import Session
 from stream import metrics
 from stream.alarms.conditions import UNSCORED_S
 from stream.alarms.state import BedState, DueSnapshot, Moment
-from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock
-from stream.contract import AlarmEvent, AlarmKind, SampleChunk
-from stream.hindsight import AFTER_S, make_snapshot, reach_of
-from stream.refill import stretch
-from stream.snapshots import Snapshot, SnapshotStore
+from stream.contract import AlarmEvent, AlarmKind
+from stream.hindsight import AFTER_S
+from stream.snapshot_process import Answer, NotMadeError
 
 if TYPE_CHECKING:
     from stream.scorer import Rows, Scorer
@@ -41,6 +35,7 @@ _SILENT_NS = round(UNSCORED_S * 1e9)
 _PUT_OFF_NS = 300_000_000_000
 # More than that many in one bed are waiting because nobody has time: the oldest are given up.
 _MOST_OF_A_BED = 32
+_ATTEMPTS = 3
 
 
 def note(state: BedState, event: AlarmEvent) -> None:
@@ -112,54 +107,51 @@ def _take_off(state: BedState, alarm: str) -> None:
 
 
 class Keeper:
-    """Makes snapshots and stores them.
+    """Has snapshots made when they are due.
 
     Parameters
     ----------
-    connect : callable
-        Opens a connection to the deployment; called in the thread that makes snapshots.
-    open_session : callable
-        Opens the model session for snapshots; called in that thread, when the first one is made.
-    manifest : Manifest
-        The model's.
+    make : callable
+        Makes one and stores it: `stream.snapshot_process.SnapshotProcess.make`.
     beds : Beds
     clock : Clock
     """
 
-    def __init__(
-        self,
-        connect: Callable[[], Awaitable[Bus]],
-        open_session: Callable[[], Session],
-        manifest: Manifest,
-        beds: Beds,
-        clock: Clock,
-    ) -> None:
-        self._connect = connect
-        self._open_session = open_session
-        self._manifest = manifest
+    def __init__(self, make: Callable[[DueSnapshot], Awaitable[Answer]], beds: Beds, clock: Clock) -> None:
+        self._make = make
         self._beds = beds
         self._clock = clock
-        self._session: Session | None = None
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
         # Up to where a bed with a snapshot due was heard, and when that was first so.
         self._heard: dict[str, tuple[int | None, int]] = {}
+        self._attempts: Counter[str] = Counter()
 
     async def keep_forever(self) -> None:
-        """Make each snapshot when it is due."""
-        loop = asyncio.get_running_loop()
+        """Have each snapshot made when it is due, one at a time."""
         while True:
             await asyncio.sleep(_LOOK_S)
             for bed, due in self.due(self._clock.now_ns()):
-                try:
-                    await loop.run_in_executor(self._executor, self._make, due)
-                except (RedisError, BusUnavailableError) as error:
-                    log.warning("no snapshot of alarm %s yet: %s", due.raised.alarm, error)
-                    break
-                except Exception:
-                    # It must not end a worker that scores: this one is given up.
-                    log.exception("no snapshot of alarm %s", due.raised.alarm)
-                    metrics.SNAPSHOTS.labels("failed").inc()
-                self._beds.made(bed, due.raised.alarm)
+                if await self._is_done(due):
+                    self._attempts.pop(due.raised.alarm, None)
+                    self._beds.made(bed, due.raised.alarm)
+
+    async def _is_done(self, due: DueSnapshot) -> bool:
+        alarm = due.raised.alarm
+        try:
+            with metrics.SNAPSHOT_TIME.time():
+                answer = await self._make(due)
+        except NotMadeError as error:
+            self._attempts[alarm] += 1
+            answer = Answer(outcome="again", why=str(error))
+            if self._attempts[alarm] >= _ATTEMPTS:
+                # It must not keep others from theirs.
+                answer = Answer(outcome="failed", why=str(error))
+        if answer.outcome == "again":
+            log.warning("no snapshot of alarm %s yet: %s", alarm, answer.why)
+            return False
+        if answer.outcome == "failed":
+            log.error("no snapshot of alarm %s: %s", alarm, answer.why)
+        metrics.SNAPSHOTS.labels(answer.outcome).inc()
+        return True
 
     def due(self, now_ns: int) -> list[tuple[str, DueSnapshot]]:
         """Return what is to be made now, with its bed.
@@ -183,34 +175,6 @@ class Keeper:
         if self._beds.overloaded:
             return [(bed, due) for bed, due in found if now_ns - due.raised.ingest_ns > _PUT_OFF_NS]
         return found
-
-    def _make(self, due: DueSnapshot) -> None:
-        # In the thread for it, with an event loop of its own.
-        asyncio.run(self._make_and_store(due))
-
-    async def _make_and_store(self, due: DueSnapshot) -> None:
-        raised, manifest = due.raised, self._manifest
-        async with await self._connect() as bus:
-            store = SnapshotStore(bus)
-            if await store.has(raised.alarm):
-                return
-            with metrics.SNAPSHOT_TIME.time():
-                chunks = await stretch(
-                    bus, raised.bed, raised.session, lambda fs: reach_of(raised, fs, manifest)
-                )
-                if await store.put(self._snapshot(due, chunks)):
-                    metrics.SNAPSHOTS.labels("stored").inc()
-
-    def _snapshot(self, due: DueSnapshot, chunks: list[SampleChunk]) -> Snapshot:
-        now_ns = self._clock.now_ns()
-        try:
-            if self._session is None:
-                self._session = self._open_session()
-            return make_snapshot(due, chunks, self._session, self._manifest, now_ns)
-        except Exception:
-            # Whatever is wrong with the model: the samples are worth keeping.
-            log.exception("no explanation of alarm %s", due.raised.alarm)
-            return make_snapshot(due, chunks, None, self._manifest, now_ns)
 
 
 def _over(due: DueSnapshot, state: BedState, moment: Moment | None) -> bool:

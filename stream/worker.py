@@ -18,6 +18,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import faust
@@ -36,6 +37,7 @@ from stream.outgoing import Outgoing
 from stream.recorder import Recorder
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
+from stream.snapshot_process import Order, SnapshotProcess
 from stream.snapshots import SnapshotStore
 from stream.topics import COMMANDS, SAMPLES, TOPICS
 from stream.transport.ids import id_of, time_of
@@ -74,8 +76,8 @@ class Worker:
         The loaded model.
     prefix : str
         Start of every key of the deployment.
-    snapshot_session : callable
-        Opens another session of the same model, for the snapshots of alarms; called when one is made.
+    bundle : pathlib.Path
+        Folder of the model's bundle, for the process that makes snapshots.
     on_ready : callable, optional
         Called once the worker has got its first partitions.
     clock : Clock, optional
@@ -88,12 +90,12 @@ class Worker:
         session: Session,
         *,
         prefix: str,
-        snapshot_session: Callable[[], Session],
+        bundle: Path,
         on_ready: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._session = session
-        self._snapshot_session = snapshot_session
+        self._snapshots = SnapshotProcess(Order(url=redis_url, prefix=prefix, bundle=str(bundle)))
         self._clock = clock or SystemClock()
         self._redis_url = redis_url
         self._prefix = prefix
@@ -187,13 +189,7 @@ class Worker:
             self._clock,
             fallback=self._fallback(),
         )
-        self._keeper = Keeper(
-            self._connect,
-            self._snapshot_session,
-            self._session.manifest,
-            Beds(self._scorer, rows, self._held),
-            self._clock,
-        )
+        self._keeper = Keeper(self._snapshots.make, Beds(self._scorer, rows, self._held), self._clock)
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
         app.agent(topics[COMMANDS], name="commands")(self._take_commands)
         app.task(self._take_forever)
@@ -217,11 +213,8 @@ class Worker:
 
     async def _get_bus(self) -> Bus:
         if self._bus is None:
-            self._bus = await self._connect()
+            self._bus = await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
         return self._bus
-
-    async def _connect(self) -> Bus:
-        return await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
 
     async def _on_assigned(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
         if self._on_ready is not None:
@@ -246,6 +239,7 @@ class Worker:
     async def _on_shutdown(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
         # What has been published need not be done again by the next worker.
         await self._scorer.checkpoint()
+        await self._snapshots.end()
         await self._leave()
 
     def _held(self) -> list[str]:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from bench.ward import Ward
+from models.bundle import load_bundle
 from models.session import Session
-from stream.alarms.state import BedState, Stay
+from stream.alarms.state import BedState, DueSnapshot, Stay
 from stream.bus import Bus
 from stream.clock import ManualClock, SystemClock
 from stream.contract import AlarmKind, Audit, Command, CommandKind, Presence, SampleChunk
+from stream.embedded import EmbeddedServer
 from stream.hindsight import span_of
 from stream.keeper import Beds, Keeper, note
 from stream.offline import analyse, run
@@ -23,6 +25,7 @@ from stream.overlay import Overlay
 from stream.recorder import Recorder
 from stream.scorer import Rows, Scorer
 from stream.shedding import Shedding
+from stream.snapshot_process import Answer, NotMadeError, Order, SnapshotProcess
 from stream.snapshots import Snapshot, SnapshotStore
 from stream.topics import AUDIT, COMMANDS
 from tests.stream.synthetic import T0, StandIn, ecg, every, feed, small_manifest
@@ -48,7 +51,7 @@ class Floor:
         rows = Rows(self.table.get, self.table.__setitem__)
         self.scorer = Scorer(session, Outgoing(_nobody), Recorder(_nobody), rows, self.clock)
         self.beds = Beds(self.scorer, rows, lambda: self.table)
-        self.keeper = Keeper(_nobody, lambda: session, session.manifest, self.beds, self.clock)
+        self.keeper = Keeper(self.make, self.beds, self.clock)
 
     def hear(self, seconds: float, bed: str = "bed-1", session: str = "s", *, last: bool = False) -> None:
         """Let the engine hear a feed up to then, as far as it has not."""
@@ -56,6 +59,9 @@ class Floor:
         for chunk in feed(x, FS, every(0.5, FS, len(x)), bed=bed, session=session, last=last):
             if not self.scorer.engine.knows(bed) or chunk.end > self.scorer.engine.moment(bed).sample:
                 self.scorer.engine.accept(chunk, chunk.header.ingest_ns)
+
+    async def make(self, due: DueSnapshot) -> Answer:
+        raise NotMadeError("it died")
 
     def due(self, after_s: float = 0.0) -> list[tuple[str, str]]:
         self.clock.set(self.clock.now_ns() + round(after_s * SECOND_NS))
@@ -141,6 +147,50 @@ def test_an_overloaded_worker_puts_it_off_but_not_for_ever() -> None:
     assert floor.due() == []
     assert floor.due(319) == []
     assert floor.due(2) == [("bed-1", "abc")]
+
+
+def test_what_cannot_be_made_is_given_up_after_three_attempts() -> None:
+    floor = Floor()
+    floor.hear(30.0)
+    note(floor.scorer.engine.state("bed-1"), at(20))
+    ((_, due),) = floor.keeper.due(floor.clock.now_ns())
+    assert [asyncio.run(floor.keeper._is_done(due)) for _ in range(3)] == [False, False, True]
+
+
+# ---- with the process that makes them --------------------------------------------------------------------
+
+
+def test_the_process_says_what_came_of_it(redis_server: EmbeddedServer, short_tmp: Path) -> None:
+    due = DueSnapshot(raised=at(20))
+
+    async def main() -> None:
+        bundle = str(load_bundle("cae-100hz").path)
+        process = SnapshotProcess(Order(url=redis_server.url, prefix="p:", bundle=bundle))
+        try:
+            assert (await process.make(due)).outcome == "stored"
+            assert (await process.make(due)).outcome == "there"
+            async with await Bus.connect(redis_server.url, prefix="p:") as bus:
+                # Nothing was sent, and that is what it says.
+                snapshot = await SnapshotStore(bus).get("abc")
+            assert snapshot is not None
+            assert snapshot.header.remarks[0].startswith("no samples")
+            redis_server.stop()
+            gone = await process.make(DueSnapshot(raised=at(20, "def")))
+            assert gone.outcome == "again"
+        finally:
+            await process.end()
+
+    asyncio.run(main())
+
+
+def test_a_process_that_dies_is_started_again(redis_server: EmbeddedServer) -> None:
+    async def main() -> None:
+        broken = SnapshotProcess(Order(url=redis_server.url, prefix="p:", bundle="/nowhere"))
+        for _ in range(2):
+            with pytest.raises(NotMadeError, match="died"):
+                await broken.make(DueSnapshot(raised=at(20)))
+
+    asyncio.run(main())
 
 
 # ---- with workers ----------------------------------------------------------------------------------------

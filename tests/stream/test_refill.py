@@ -131,3 +131,44 @@ def test_it_stops_reading_when_no_bed_needs_more(
     chunks = chunks_of(BEDS[0], 60)
     found = read_back(redis_server_module, prefix, [*chunks])
     assert [c.header.seq for c in found[BEDS[0]]] == list(range(90, 120))
+
+
+def stretch_of(
+    server: Server, prefix: str, log: list[SampleChunk | bytes], first: int, stop: int, bed: str = BEDS[0]
+) -> list[int]:
+    """Publish a log, and return the numbers of the chunks that hold a stretch of a bed's session ``s``."""
+
+    async def go() -> list[SampleChunk]:
+        async with await Bus.connect(server.url, prefix=prefix) as bus:
+            await bus.publish_many(
+                SAMPLES,
+                [
+                    (BEDS[0].encode(), entry)
+                    if isinstance(entry, bytes)
+                    else (entry.header.bed.encode(), entry.encode())
+                    for entry in log
+                ],
+            )
+            return await refill.stretch(bus, bed, "s", lambda fs: (first, stop))
+
+    return [chunk.header.seq for chunk in asyncio.run(go())]
+
+
+@pytest.mark.parametrize("piece", [7, 512])
+def test_a_stretch_of_one_bed_is_found_among_others(
+    redis_server_module: Server, prefix: str, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refill, "_SMALL_PIECE", piece)
+    log: list[SampleChunk | bytes] = [*interleaved(chunks_of(BEDS[0], 40), chunks_of(BEDS[1], 45)), b"{}"]
+    log += chunks_of(BEDS[0], 5, "next")
+    # Chunks of 50 samples: from the one that holds the first sample to the one before the last.
+    assert stretch_of(redis_server_module, prefix, log, 1025, 1500) == list(range(20, 30))
+
+
+def test_of_a_stretch_there_is_what_the_stream_holds(redis_server_module: Server, prefix: str) -> None:
+    chunks = chunks_of(BEDS[0], 20)
+    assert stretch_of(redis_server_module, prefix, [*chunks[10:]], 0, 10_000) == list(range(10, 40))
+
+
+def test_of_a_bed_that_never_sent_there_is_nothing(redis_server_module: Server, prefix: str) -> None:
+    assert stretch_of(redis_server_module, prefix, [*chunks_of(BEDS[0], 5)], 0, 500, BEDS[1]) == []

@@ -1,0 +1,180 @@
+"""A process beside the worker that makes snapshots, so that scoring never waits for them.
+
+Reading back a minute of a partition, filtering it and running the model over it takes a quarter of a second
+of a processor. In a thread of the worker it would hold the interpreter for most of it, and priorities of
+threads do not help there (docs/snapshots.md has what was measured). This process has the lowest priority
+instead: it gets what the others leave. It is started when the first snapshot is due.
+
+It reads lines from its standard input: first an `Order`, then a `DueSnapshot` each, and answers each with a
+line. When its input ends, because the worker has, it ends as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from typing import Literal
+
+from pydantic import BaseModel
+from redis.exceptions import RedisError
+
+from models.session import Session
+from stream.alarms.state import DueSnapshot
+from stream.bus import Bus, BusUnavailableError
+from stream.clock import SystemClock
+from stream.contract import SampleChunk
+from stream.hindsight import make_snapshot, reach_of
+from stream.refill import stretch
+from stream.snapshots import Snapshot, SnapshotStore
+
+log = logging.getLogger(__name__)
+
+_LOWEST_PRIORITY = 19
+# A second at most on a machine that has time. Whoever takes this long is stuck.
+_PATIENCE_S = 300.0
+# An order, or a snapshot that is due with its alarm, has less than 2 kB.
+_LINE_LIMIT = 1 << 20
+
+
+class NotMadeError(RuntimeError):
+    """A snapshot that was not made; another attempt may succeed."""
+
+
+class Order(BaseModel):
+    """What the process has to know."""
+
+    url: str
+    prefix: str
+    bundle: str
+    """Folder of the model's bundle."""
+
+
+class Answer(BaseModel):
+    """What came of one snapshot."""
+
+    outcome: Literal["stored", "there", "again", "failed"]
+    """``there``: another worker had been first. ``again``: the server was away."""
+    why: str = ""
+
+
+class SnapshotProcess:
+    """The process, as the worker sees it.
+
+    Parameters
+    ----------
+    order : Order
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._process: Process | None = None
+
+    async def make(self, due: DueSnapshot) -> Answer:
+        """Make a snapshot and store it; one at a time.
+
+        Raises
+        ------
+        NotMadeError
+            If the process died over it, or took too long.
+        """
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                process = self._process or await self._start()
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(due.model_dump_json().encode() + b"\n")
+                await process.stdin.drain()
+                line = await process.stdout.readline()
+        except (TimeoutError, OSError) as error:
+            await self.end()
+            raise NotMadeError(str(error) or f"no answer within {_PATIENCE_S:g} s") from error
+        if not line:
+            await self.end()
+            raise NotMadeError("the process that makes snapshots died")
+        return Answer.model_validate_json(line)
+
+    async def _start(self) -> Process:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, limit=_LINE_LIMIT
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(self._order.model_dump_json().encode() + b"\n")
+        return self._process
+
+    async def end(self) -> None:
+        """End the process, whatever it is doing: what it has not stored is due again."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+        await process.wait()
+
+
+class _Maker:
+    # What goes on in the process.
+
+    def __init__(self, order: Order) -> None:
+        # Here: the worker imports this module, too.
+        from models.bundle import load_bundle
+
+        self._order = order
+        self._bundle = load_bundle(order.bundle)
+        self._session: Session | None = None
+
+    async def make(self, due: DueSnapshot) -> Answer:
+        raised, manifest = due.raised, self._bundle.manifest
+        async with await Bus.connect(self._order.url, prefix=self._order.prefix) as bus:
+            store = SnapshotStore(bus)
+            if await store.has(raised.alarm):
+                return Answer(outcome="there")
+            chunks = await stretch(bus, raised.bed, raised.session, lambda fs: reach_of(raised, fs, manifest))
+            stored = await store.put(self._snapshot(due, chunks))
+            return Answer(outcome="stored" if stored else "there")
+
+    def _snapshot(self, due: DueSnapshot, chunks: list[SampleChunk]) -> Snapshot:
+        from models.backends import open_session
+
+        manifest, now_ns = self._bundle.manifest, SystemClock().now_ns()
+        try:
+            if self._session is None:
+                # In the precision and on the processor on which files are analysed: a snapshot says the same,
+                # whatever judged live.
+                self._session = open_session(self._bundle)
+            return make_snapshot(due, chunks, self._session, manifest, now_ns)
+        except Exception:
+            # Whatever is wrong with the model: the samples are worth keeping.
+            log.exception("no explanation of alarm %s", due.raised.alarm)
+            return make_snapshot(due, chunks, None, manifest, now_ns)
+
+
+def main() -> None:
+    """Make snapshots until the input ends."""
+    # Ctrl-C is for the worker, which ends our input.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.nice(_LOWEST_PRIORITY)
+    # Whatever a library prints is no answer.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    maker = _Maker(Order.model_validate_json(sys.stdin.readline()))
+    for line in sys.stdin:
+        due = DueSnapshot.model_validate_json(line)
+        try:
+            answer = asyncio.run(maker.make(due))
+        except (RedisError, BusUnavailableError) as error:
+            answer = Answer(outcome="again", why=str(error))
+        except Exception as error:
+            log.exception("no snapshot of alarm %s", due.raised.alarm)
+            answer = Answer(outcome="failed", why=str(error))
+        answers.write(answer.model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()
