@@ -180,8 +180,8 @@ def robustness(results: Mapping[str, Study], bundles: Sequence[Bundle]) -> list[
                     area(row["auroc"], row["auroc_ci"]),
                     moved(row["auroc_delta"], row["auroc_delta_ci"]),
                     *(moved(delta) for delta in others),
-                    f"{row['sensitivity']:.2f}",
-                    f"{row['specificity']:.2f}",
+                    # A change that leaves no signal good enough to be scored leaves nothing to be measured.
+                    *("–" if row[of] is None else f"{row[of]:.2f}" for of in ("sensitivity", "specificity")),
                 ]
             )
         head = ["changed", "AUROC", "change", *(f"change, {name}" for name in _GROUP_NAMES[1:3])]
