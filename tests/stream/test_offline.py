@@ -129,6 +129,7 @@ def test_many_beds_and_sessions_in_one_go() -> None:
             ours = Outcome(
                 [finding for finding in outcome.findings if finding.bed == bed],
                 [event for event in outcome.events if event.bed == bed],
+                [vitals for vitals in outcome.vitals if vitals.bed == bed],
             )
             assert_same(ours, alone)
     # The windows of the first session were judged although the second began at once.
