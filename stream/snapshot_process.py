@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel
@@ -100,7 +100,14 @@ class SnapshotProcess:
 
     async def _start(self) -> Process:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE, limit=_LINE_LIMIT
+            sys.executable,
+            "-m",
+            __name__,
+            stdin=PIPE,
+            stdout=PIPE,
+            limit=_LINE_LIMIT,
+            # Linux shares out processors by session first: in the worker's it would use up the worker's part.
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(self._order.model_dump_json().encode() + b"\n")
@@ -154,11 +161,16 @@ class _Maker:
             return make_snapshot(due, chunks, None, manifest, now_ns)
 
 
+def _give_way() -> None:
+    os.nice(_LOWEST_PRIORITY)
+    # The same for the session, where sessions count.
+    with suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(_LOWEST_PRIORITY))
+
+
 def main() -> None:
     """Make snapshots until the input ends."""
-    # Ctrl-C is for the worker, which ends our input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_LOWEST_PRIORITY)
+    _give_way()
     # Whatever a library prints is no answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
