@@ -34,8 +34,8 @@ from stream.snapshots import Snapshot, SnapshotStore
 
 log = logging.getLogger(__name__)
 
-# A third of a worker's part where processors are short. At the lowest priority, 19, it took minutes to start on
-# a machine with twice the work that it could do.
+# A third of a worker's part where processors are short. At the lowest priority, 19, it took minutes to start
+# on a machine with twice the work that it could do.
 _PRIORITY = 5
 # A second at most on a machine that has time. Whoever takes this long is stuck.
 _PATIENCE_S = 300.0
