@@ -24,8 +24,8 @@ KEPT_MS = 24 * 3600 * 1000
 """A day: who takes over in the morning sees the night's, and data of patients does not pile up."""
 
 KEPT_MOST = 500
-"""Newest ones of a deployment. Of 12 leads at 500 Hz one takes 0.5 MB, so that all take a quarter of a
-gigabyte of the server's memory. A ward with more alarms than that a day keeps those of its last hours."""
+"""Newest ones of a deployment. Of 12 leads at 500 Hz one takes 0.6 MB, so that all take a third of a gigabyte
+of the server's memory. A ward with more alarms than that a day keeps those of its last hours."""
 
 VALIDITIES = tuple(Validity)
 """What the numbers in the array ``valid`` mean, from 0."""
