@@ -101,8 +101,21 @@ class Pump:
 
     async def run(self) -> None:
         """Follow for ever; a server that goes away is waited for."""
-        await _together(self._start())
+        await _together(self._begin())
         await _together(self._follow(), self._probe(), self._ask())
+
+    async def _begin(self) -> None:
+        while True:
+            try:
+                await self._start()
+            except (RedisError, OSError) as error:
+                if self.lost_since_ns is None:
+                    self.lost_since_ns = self._clock.now_ns()
+                log.warning("reading where the streams stand: %s; trying again", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self.lost_since_ns = None
+                return
 
     async def _start(self) -> None:
         # Where to begin in each stream: samples and scores of the time that is shown, alarms from the open

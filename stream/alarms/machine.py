@@ -38,6 +38,9 @@ from stream.alarms.conditions import CONDITIONS, ESCALATE_S, PAUSED, Condition
 from stream.alarms.state import BedState, Moment, OpenAlarm
 from stream.contract import AlarmEvent, AlarmKind, Presence, alarm_id
 
+# From another chunk the same sample may get a time that is a nanosecond or two aside: what has lasted just so
+# long has lasted so in every chunking.
+_ROUNDING_NS = 1_000_000
 # Somebody who acknowledges an alarm looks at one of the last few.
 _REMEMBERED = 16
 
@@ -101,7 +104,7 @@ def _there(state: BedState, condition: Condition, moment: Moment, seen: Seen) ->
             alarm.onset, alarm.onset_t = seen.onset, moment.time_of(seen.onset)
         quiet = alarm.presence in (Presence.LATCHED, Presence.OFF) and not _silenced(state, condition)
         return _signal(state, condition, moment) if quiet else []
-    if moment.t - state.waiting.setdefault(rule, moment.t) < condition.delay_s * 1e9:
+    if not _lasted(state.waiting.setdefault(rule, moment.t), moment, condition.delay_s):
         return []
     del state.waiting[rule]
     # What an admission ended and is still there, or a pause in the same moment as the last one: a new alarm
@@ -126,7 +129,7 @@ def _gone(state: BedState, condition: Condition, moment: Moment, seen: Seen) -> 
         return []
     if alarm.gone_t is None:
         alarm.gone_t = moment.t
-    if moment.t - alarm.gone_t < condition.hold_s * 1e9:
+    if not _lasted(alarm.gone_t, moment, condition.hold_s):
         return []
     if alarm.presence is Presence.ON and condition.latching:
         alarm.presence = Presence.LATCHED
@@ -198,10 +201,8 @@ def pass_time(state: BedState, moment: Moment, conditions: Iterable[Condition]) 
         limit_s = ESCALATE_S.get(condition.priority)
         if alarm is None or limit_s is None or alarm.escalation:
             continue
-        if (
-            alarm.presence in (Presence.ON, Presence.LATCHED)
-            and moment.t - alarm.signalled_t >= limit_s * 1e9
-        ):
+        waiting = alarm.presence in (Presence.ON, Presence.LATCHED)
+        if waiting and _lasted(alarm.signalled_t, moment, limit_s):
             alarm.escalation += 1
             message = f"{alarm.message}; not acknowledged for {limit_s:g} s"
             events.append(_event(state, condition, moment, alarm.presence, message, alarm.score))
@@ -215,6 +216,10 @@ def end_all(state: BedState, moment: Moment, message: str) -> list[AlarmEvent]:
     return [
         event for condition in _open_conditions(state) for event in _close(state, condition, moment, message)
     ]
+
+
+def _lasted(since_t: int, moment: Moment, seconds: float) -> bool:
+    return moment.t - since_t >= seconds * 1e9 - _ROUNDING_NS
 
 
 def _open_conditions(state: BedState) -> list[Condition]:
