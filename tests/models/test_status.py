@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,11 @@ Make = Callable[..., Bundle]
 CPU = ("onnxruntime", "openvino", "torch")
 
 
+def _multiplies_int8() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return not cpuinfo.exists() or "vnni" in cpuinfo.read_text() or "asimddp" in cpuinfo.read_text()
+
+
 @pytest.mark.usefixtures("one_torch_thread")
 @pytest.mark.parametrize("name", list_bundles())
 def test_shipped_models_reproduce_their_golden_numbers_on_every_backend(name: str) -> None:
@@ -27,6 +33,10 @@ def test_shipped_models_reproduce_their_golden_numbers_on_every_backend(name: st
             try:
                 found = verified(bundle, backend, precision)
             except BackendUnavailableError:
+                continue
+            except BundleError as error:
+                # Without dot products of int8, ONNX Runtime's sums saturate: to be refused is right there.
+                assert (precision, _multiplies_int8()) == ("int8", False), error
                 continue
             runs = precision in BACKENDS[backend].precisions
             assert found.startswith("executed on " if runs else "left out"), (backend, precision)
