@@ -176,4 +176,6 @@ def ward_trouble(ward: Ward, now_ns: int, lost_since_ns: int | None) -> str:
     ]
     if live and all(bed.is_unscored() for bed in live):
         return "No bed is being scored: is a worker running? Start one with “bedside worker”"
+    if ward.everywhere:
+        return max(ward.everywhere.values(), key=lambda event: URGENCY[event.priority]).message
     return ""

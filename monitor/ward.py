@@ -14,6 +14,7 @@ from monitor.playout import Playout
 from monitor.ring import SampleRing
 from stream.alarms.conditions import UNSCORED_S
 from stream.contract import (
+    EVERY_BED,
     AlarmEvent,
     AlarmKind,
     Explanation,
@@ -207,6 +208,8 @@ class Ward:
 
     def __init__(self) -> None:
         self.beds: dict[str, Bed] = {}
+        self.everywhere: dict[str, AlarmEvent] = {}
+        """Newest transition of the open alarms that are about the deployment, not about a bed."""
         self.revision = 0
         """Rises when the list of beds or an open alarm changes."""
         self.left_out = 0
@@ -294,6 +297,12 @@ class Ward:
             return
         _remember(self._transitions, event.alarm, event.number)
         ended = event.presence is Presence.OFF
+        if event.bed == EVERY_BED:
+            self.everywhere.pop(event.alarm, None)
+            if not ended:
+                self.everywhere[event.alarm] = event
+            self.revision += 1
+            return
         bed = self.beds.get(event.bed) if ended else self._bed(event.bed)
         if bed is None:
             return

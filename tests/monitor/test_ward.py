@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor import ward as ward_module
+from monitor.summary import ward_trouble
 from monitor.ward import FORGET_S, HISTORY_S, RING_S, Ward
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority, Validity, to_lsb
 from tests.monitor.messages import T0, S, alarm, chunk, explanation, finding, vitals
@@ -283,3 +284,13 @@ def test_the_heart_rate_is_that_of_the_feed_that_is_heard() -> None:
     ward.take_chunk(chunk(0, session="s2"), T0 + S)
     ward.take_vitals(vitals(9, rate=80.0))
     assert bed.heart_rate(T0 + S) is None
+
+
+def test_an_alarm_about_the_deployment_is_no_bed() -> None:
+    ward = Ward()
+    raised = alarm("a", 0).model_copy(update={"bed": "*", "message": "no worker is left"})
+    ward.take_alarm(raised)
+    assert ward.beds == {}
+    assert ward_trouble(ward, T0, None) == "no worker is left"
+    ward.take_alarm(raised.model_copy(update={"event": "a-1", "presence": Presence.OFF}))
+    assert ward_trouble(ward, T0, None) == ""
