@@ -12,29 +12,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
-from stream.bus import Bus, Entry, heed_cancellation
+from stream.bus import Bus, Entry
 from stream.contract import Audit, MalformedMessageError
 from stream.topics import AUDIT
 from stream.transport.layout import once_key, stream_key
-
-log = logging.getLogger(__name__)
 
 GENESIS = "0" * 64
 """What the first entry of a chain has in place of the digest before it."""
 
 # As the transport remembers alarm events: longer than any worker repeats itself.
 _ONCE_TTL_MS = 24 * 3600 * 1000
-_RETRY_S = 1.0
 
 # Append an entry if the chain still ends where its writer believes, and each entry once.
 #
@@ -211,8 +204,12 @@ class AuditLog:
     ) -> Audit:
         """Append an entry and return it as it lies in the log; for the fields see `Audit`.
 
-        An `entry` that was appended before (within a day) changes nothing: the first one is returned. A
-        server that is away is waited for.
+        An `entry` that was appended before (within a day) changes nothing: the first one is returned.
+
+        Raises
+        ------
+        redis.exceptions.RedisError
+            If the server stays away, or refuses. The call may be repeated.
         """
         async with self._turn:
             while True:
@@ -227,14 +224,7 @@ class AuditLog:
                     message=message,
                     value=value,
                 )
-                try:
-                    reply = await self._try(audit)
-                except (RedisConnectionError, RedisTimeoutError) as error:
-                    # Whether it was taken or not: each entry is, once.
-                    log.warning("cannot write to the audit log, trying again: %s", error)
-                    heed_cancellation()
-                    await asyncio.sleep(_RETRY_S)
-                    continue
+                reply = await self._try(audit)
                 if reply[0] == b"done":
                     self._head = Head(audit.number, audit.digest)
                     return Audit.decode(audit.encode())

@@ -7,11 +7,12 @@ What ingest, the live page and the command line use. The worker reads the same s
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -24,6 +25,11 @@ from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX, TOPICS
 from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
 
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_RETRY_S = 1.0
 # A blocked read longer than the socket timeout looks like a dead server to redis-py and stalls for a
 # minute of retries: keep BLOCK at a second, and the socket timeout well above it.
 _BLOCK_MS = 1000
@@ -40,6 +46,25 @@ _CREDENTIALS = re.compile(r"//[^/]*@")
 
 class BusUnavailableError(ConnectionError):
     """The Redis server cannot be reached or refuses us; the text says which server and why."""
+
+
+async def until_answered(what: str, work: Callable[[], Awaitable[_T]]) -> _T:
+    """Do something with the server as often as it takes: one that is away, or full, is waited for.
+
+    Parameters
+    ----------
+    what : str
+        What cannot be done meanwhile, for the log.
+    work : callable
+        It may be done more than once.
+    """
+    while True:
+        try:
+            return await work()
+        except (RedisError, OSError) as error:
+            log.warning("%s, trying again: %s", what, error)
+            heed_cancellation()
+            await asyncio.sleep(_RETRY_S)
 
 
 def without_credentials(url: str) -> str:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from stream.alarms.operator import Answer
 from stream.audit import AuditLog
-from stream.bus import Bus, BusUnavailableError
+from stream.bus import Bus, until_answered
 from stream.contract import AlarmEvent, Command, Presence
-
-log = logging.getLogger(__name__)
-
-_RETRY_S = 1.0
 
 
 class Recorder:
@@ -63,16 +55,12 @@ class Recorder:
             )
 
     async def _append(self, **fields: Any) -> None:
-        while True:
-            try:
-                if self._log is None:
-                    self._log = AuditLog(await self._bus())
-                await self._log.append(**fields)
-            except (RedisError, BusUnavailableError) as error:
-                log.warning("cannot write the audit log, trying again: %s", error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        async def append() -> None:
+            if self._log is None:
+                self._log = AuditLog(await self._bus())
+            await self._log.append(**fields)
+
+        await until_answered("cannot write the audit log", append)
 
 
 def _what_happened(event: AlarmEvent) -> str:

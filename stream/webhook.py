@@ -34,7 +34,7 @@ from aiohttp.resolver import ThreadedResolver
 from prometheus_client import Counter, Gauge
 from redis.exceptions import RedisError
 
-from stream.bus import Bus, heed_cancellation
+from stream.bus import Bus, heed_cancellation, until_answered
 from stream.clock import Clock, SystemClock
 from stream.console import RefusalError
 from stream.subscribe import SILENT_AFTER_S, Alarm, Subscription, Wanted
@@ -358,22 +358,14 @@ class Forwarder:
             "at": self._clock.now_ns(),
             "event": event.model_dump(mode="json"),
         }
-        while True:
-            try:
-                await bus.publish(WEBHOOK_DEAD_LETTERS, self._hook.name.encode(), json.dumps(letter).encode())
-            except (RedisError, OSError):
-                heed_cancellation()
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        name, value = self._hook.name.encode(), json.dumps(letter).encode()
+        await until_answered(
+            f"webhook {self._hook.name}: cannot keep a dead letter",
+            lambda: bus.publish(WEBHOOK_DEAD_LETTERS, name, value),
+        )
 
     async def _note(self, bus: Bus, fields: dict[Any, Any]) -> None:
-        while True:
-            try:
-                await bus.client.hset(self._key, mapping=fields)
-            except (RedisError, OSError) as error:
-                log.warning("webhook %s: cannot write down how far it is: %s", self._hook.name, error)
-                heed_cancellation()
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        await until_answered(
+            f"webhook {self._hook.name}: cannot write down how far it is",
+            lambda: bus.client.hset(self._key, mapping=fields),
+        )

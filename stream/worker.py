@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 from models.session import Session
 from stream import heartbeat, metrics
 from stream.alarms.operator import RefusedError, another_patient
-from stream.bus import Bus, BusUnavailableError
+from stream.bus import Bus, BusUnavailableError, until_answered
 from stream.clock import Clock, SystemClock
 from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
 from stream.keeper import Beds, Keeper
@@ -58,7 +58,6 @@ _TICK_S = 1.0
 # What came since the last one is done again after a crash: two seconds of chunks.
 _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
-_RETRY_S = 1.0
 # A request to watch a bed for longer than this is a display that forgot.
 _WATCH_LIMIT_S = 60.0
 
@@ -327,14 +326,13 @@ class Worker:
             await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]])
 
     async def _history(self, partition: int, before: str) -> list[SampleChunk]:
-        while True:
-            try:
-                bus = await self._get_bus()
-                return await history(bus, partition, before, self._session.manifest.window.seconds)
-            except (RedisError, BusUnavailableError) as error:
-                # As the transport does: wait for a server that is away.
-                log.warning("cannot read back the samples, trying again: %s", error)
-                await asyncio.sleep(_RETRY_S)
+        async def read() -> list[SampleChunk]:
+            return await history(
+                await self._get_bus(), partition, before, self._session.manifest.window.seconds
+            )
+
+        # As the transport does: wait for a server that is away.
+        return await until_answered("cannot read back the samples", read)
 
     async def _take_commands(self, stream: StreamT[Any]) -> None:
         async for event in stream.events():
@@ -364,15 +362,11 @@ class Worker:
 
     async def _close_history(self, bed: str) -> None:
         # The snapshots so far are those of a patient who has left.
-        while True:
-            try:
-                store = SnapshotStore(await self._get_bus())
-                await store.patient_left(bed, self._scorer.engine.moment(bed).t)
-            except (RedisError, BusUnavailableError) as error:
-                log.warning("cannot mark the snapshots of bed %s, trying again: %s", bed, error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                return
+        async def mark() -> None:
+            store = SnapshotStore(await self._get_bus())
+            await store.patient_left(bed, self._scorer.engine.moment(bed).t)
+
+        await until_answered(f"cannot mark the snapshots of bed {bed}", mark)
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds
