@@ -32,8 +32,8 @@ EVERY_BED = "*"
 INVALID = -32768
 """The sample value that says "no valid sample here" (the most negative int16)."""
 
-# A header with 64 leads of long names stays well below this; a longer one is not ours.
-_HEADER_LIMIT = 16_384
+HEADER_LIMIT = 16_384
+"""Bytes: a header with 64 leads of long names stays well below this; a longer one is not ours."""
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -83,17 +83,32 @@ class _Message(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise MalformedMessageError(_first_error(error)) from error
+            raise MalformedMessageError(first_error(error)) from error
 
     def encode(self) -> bytes:
         """Return the message as it goes on the wire."""
         return self.model_dump_json().encode()
 
 
-def _first_error(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """Return the first thing that is wrong, and where, as one line."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def header_end(data: bytes) -> int:
+    """Return where the header line of a message with a payload ends: the place of its newline.
+
+    Raises
+    ------
+    MalformedMessageError
+        If there is none where a header could end.
+    """
+    newline = data.find(b"\n", 0, HEADER_LIMIT)
+    if newline < 0:
+        raise MalformedMessageError("no header line")
+    return newline
 
 
 class ChunkHeader(_Message):
@@ -175,9 +190,7 @@ class SampleChunk:
         MalformedMessageError
             If the header is missing or invalid, or the payload does not hold whole rows of samples.
         """
-        newline = data.find(b"\n", 0, _HEADER_LIMIT)
-        if newline < 0:
-            raise MalformedMessageError("no header line")
+        newline = header_end(data)
         header = ChunkHeader.decode(data[:newline])
         size, row = len(data) - newline - 1, 2 * len(header.leads)
         if size % row:
@@ -365,9 +378,7 @@ class Explanation:
         MalformedMessageError
             If header and payload do not fit.
         """
-        newline = data.find(b"\n", 0, _HEADER_LIMIT)
-        if newline < 0:
-            raise MalformedMessageError("no header line")
+        newline = header_end(data)
         header = ExplanationHeader.decode(data[:newline])
         offset, arrays = newline + 1, {}
         for name, shape in header.shapes.items():

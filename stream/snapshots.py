@@ -18,7 +18,17 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stream.bus import Bus
-from stream.contract import AlarmEvent, MalformedMessageError, Name, Nanoseconds, SampleIndex, Validity
+from stream.contract import (
+    HEADER_LIMIT,
+    AlarmEvent,
+    MalformedMessageError,
+    Name,
+    Nanoseconds,
+    SampleIndex,
+    Validity,
+    first_error,
+    header_end,
+)
 
 KEPT_MS = 24 * 3600 * 1000
 """A day: who takes over in the morning sees the night's, and data of patients does not pile up."""
@@ -29,9 +39,6 @@ of the server's memory. A ward with more alarms than that a day keeps those of i
 
 VALIDITIES = tuple(Validity)
 """What the numbers in the array ``valid`` mean, from 0."""
-
-# As of the other messages: a longer header is not ours.
-_HEADER_LIMIT = 16_384
 
 Array = npt.NDArray[Any]
 Kind = Literal["i2", "i8", "u1", "f2", "f4"]
@@ -212,15 +219,11 @@ class Snapshot:
 
 def _header(data: bytes) -> tuple[SnapshotHeader, int]:
     # And where the payload begins.
-    newline = data.find(b"\n", 0, _HEADER_LIMIT)
-    if newline < 0:
-        raise MalformedMessageError("no header line")
+    newline = header_end(data)
     try:
         return SnapshotHeader.model_validate_json(data[:newline]), newline + 1
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MalformedMessageError(f"{where}: {first['msg']}" if where else first["msg"]) from error
+        raise MalformedMessageError(first_error(error)) from error
 
 
 class Listed(NamedTuple):
@@ -312,7 +315,7 @@ class SnapshotStore:
         left: Any = await self._client.hgetall(self._left)
         pipeline = self._client.pipeline(transaction=False)
         for alarm in alarms:
-            pipeline.getrange(self._start + alarm, 0, _HEADER_LIMIT - 1)
+            pipeline.getrange(self._start + alarm, 0, HEADER_LIMIT - 1)
             pipeline.strlen(self._start + alarm)
         replies = await pipeline.execute()
         found = []
