@@ -44,6 +44,7 @@ from stream.contract import (
     SampleChunk,
     Stamps,
     Vitals,
+    first_error,
     to_millivolts,
 )
 from stream.skew import SKEW_S, SkewMeter
@@ -418,14 +419,15 @@ class Engine:
             verdict, reason = None, "another patient"
         if verdict is not None and not math.isfinite(verdict.score):
             verdict, reason = None, "the model gave no number"
-        if failure is not None and reason is None:
+        failed = failure is not None and reason is None
+        if failed:
             verdict, reason = None, "model failed"
         state.next_window = max(state.next_window, window.index + 1)
         threshold = self._threshold(state)
         over = verdict is not None and verdict.score > threshold
         events = []
-        if verdict is not None or reason == "model failed":
-            events += _service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failure else None)
+        if verdict is not None or failed:
+            events += _service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failed else None)
         if verdict is not None:
             bed.scores.append(verdict.score)
             events += judge_window(
@@ -523,9 +525,10 @@ class Engine:
             self._thresholds,
             _check_limits,
         )
+        repeated = command.id in bed.state.obeyed
         answer = obey(case, command)
         bed.vitals.set_limits(_limits(bed.state))
-        if another_patient(command):
+        if another_patient(command) and not repeated:
             # Nothing of one patient is held against the next.
             bed.scores.clear()
             bed.state.history = []
@@ -621,5 +624,4 @@ def _check_limits(limits: Mapping[str, float]) -> None:
     try:
         Limits.model_validate(limits)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+        raise ValueError(first_error(error)) from error

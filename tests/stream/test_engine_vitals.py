@@ -170,3 +170,16 @@ def test_a_restarted_engine_tells_no_second_twice() -> None:
     rates = [np.nan if v.heart_rate is None else v.heart_rate for v in whole.vitals[35:]]
     again = [np.nan if v.heart_rate is None else v.heart_rate for v in (one.vitals + two.vitals)[35:]]
     np.testing.assert_allclose(again, rates, rtol=0.1)
+
+
+def test_a_discharge_that_is_delivered_again_takes_nothing_from_the_next_patient() -> None:
+    bed = Bed()
+    chunks = patient("sinus:75@0", 30.0)
+    bed.take(chunks[:50])
+    discharge = Command(id="d", bed="b", kind=CommandKind.DISCHARGE, who="nurse", at=0, expires=1)
+    bed.engine.obey(discharge)
+    bed.take(chunks[50:100])
+    before = bed.engine.state("b").model_copy(deep=True)
+    assert before.history
+    assert bed.engine.obey(discharge).message == "done already"
+    assert bed.engine.state("b") == before
