@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +18,22 @@ from typing import Any
 import click
 import numpy as np
 import wfdb
+from scipy.stats import binomtest
 
+from bench.beats import default_folder
 from bench.machine import machine, versions
 from bench.markdown import table
 from ingest.source import IngestError
 from ingest.wfdb_files import WfdbRecording
-from models.manifest import FilterSpec
+from models.manifest import FilterSpec, WindowSpec
 from stream.console import json_option, progress_bar, write_json
 from stream.contract import INVALID
-from stream.preprocess import Conditioner, Float64Array
+from stream.preprocess import Float64Array
 from stream.vitals.grid import FS
 from stream.vitals.pulse import find_pulses
-from stream.vitals.quality import QualityMeter
 from stream.vitals.rhythm import Rule
 from stream.vitals.verify import LeadsApart, Outcome, Trace, Verification, pulse_trace, verify
+from stream.windows import BedWindow
 
 ALARM_S = 300
 """The alarm sounds so long after the first sample; nothing later may be used."""
@@ -53,7 +53,6 @@ _PULSE_S = 60
 # Length in which the signal is fed, as from a bed.
 _CHUNK_S = 2.0
 
-_FILTER = FilterSpec()
 # After the alarm nothing comes for so long (seconds), so that the last beats become final.
 _NOTHING_S = 1.0
 
@@ -148,15 +147,15 @@ def traces_of(path: Path) -> list[Trace]:
 
 
 def _lead_traces(millivolts: Float64Array, leads: Sequence[str], fs: float) -> list[Trace]:
-    # As `stream.windows.BedWindow` does: quality of whole seconds first, then the conditioned signal.
-    conditioner = Conditioner(_FILTER, fs, FS, len(leads))
-    meter = QualityMeter(len(leads), fs)
-    apart = LeadsApart(leads, conditioner.source_index)
+    # The windows themselves are nobody's here.
+    bed = BedWindow(leads, fs, leads, FilterSpec(), WindowSpec(fs=FS, samples=FS, hop=FS))
+    apart = LeadsApart(leads, bed.source_index)
+    bed.listener = apart
     silence = np.full((round(_NOTHING_S * fs), len(leads)), np.nan)
     step = round(_CHUNK_S * fs)
     for chunk in [*(millivolts[at : at + step] for at in range(0, len(millivolts), step)), silence]:
-        apart.rate(meter.push(conditioner.next_in, chunk))
-        apart.hear(conditioner.push(np.ascontiguousarray(chunk.T)))
+        for _ in bed.push(bed.next_in, chunk):
+            pass
     return apart.traces(ALARM_S * FS)
 
 
@@ -241,11 +240,8 @@ def wilson(count: int, of: int) -> tuple[float, float] | None:
     """Return the 95 % score interval of a share (Wilson EB. J Am Stat Assoc 1927;22:209-212)."""
     if not of:
         return None
-    z = 1.959964
-    share, spread = count / of, z * z / of
-    middle = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * math.sqrt(share * (1 - share) / of + spread / (4 * of))
-    return round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)
+    low, high = binomtest(count, of).proportion_ci(method="wilson")
+    return round(low, 4), round(high, 4)
 
 
 def tallies(results: Sequence[Result]) -> dict[str, Tally]:
@@ -278,11 +274,6 @@ def _share(count: int, of: int) -> str:
     return f"{count}/{of} = {100 * count / of:.0f} % [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
 
 
-def _default_folder() -> Path | None:
-    data = os.environ.get("BEDSIDE_DATA")
-    return Path(data) / "cinc2015" if data else None
-
-
 @click.command()
 @click.argument("folder", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -302,10 +293,7 @@ def main(folder: Path | None, split: str, verbose: bool, json_path: str | None) 
     python -m bench.icu_alarms data/cinc2015
     python -m bench.icu_alarms --split train,val --verbose
     """  # noqa: D301 (click needs the control character)
-    folder = folder or _default_folder()
-    if folder is None:
-        raise click.ClickException("which folder? BEDSIDE_DATA is not set")
-    folder = folder.resolve()
+    folder = (folder or default_folder("cinc2015")).resolve()
     splits = read_splits(folder)
     wanted = set(split.split(","))
     chosen = [

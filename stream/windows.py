@@ -162,6 +162,8 @@ class BedWindow:
         self._meter = QualityMeter(len(leads), fs, start)
         # Quality of the seconds that a window may reach into.
         self._seconds: deque[SecondQuality] = deque(maxlen=int(spec.seconds) + 2)
+        # Source sample after the last second in which a lead was noisy.
+        self._noisy_to = start
         self._restart(start)
         # A window in source samples; a hop more, for what the conditioner looks ahead.
         self._span = self._conditioner.source_index(spec.samples + spec.hop)
@@ -214,15 +216,19 @@ class BedWindow:
 
     def _rate(self, seconds: Sequence[SecondQuality]) -> None:
         self._seconds += seconds
+        for second in seconds:
+            if second.noisy.any():
+                self._noisy_to = second.end
         if self.listener is not None:
             self.listener.rate(seconds)
 
     def _poor(self, first: int) -> npt.NDArray[np.bool_] | None:
         # Leads with too many poor seconds in the window that begins at a grid sample. Of a second that the
         # window's last sample does not complete nothing is known yet, however the feed is cut.
-        if not any(second.noisy.any() for second in self._seconds):
+        begin = self._conditioner.source_index(first)
+        if self._noisy_to <= begin:
             return None
-        begin, end = (self._conditioner.source_index(at) for at in (first, first + self._spec.samples - 1))
+        end = self._conditioner.source_index(first + self._spec.samples - 1)
         poor = np.zeros(self._n_feed, np.intp)
         for second in self._seconds:
             if second.end > begin and second.end <= end + 1:

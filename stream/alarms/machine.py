@@ -196,6 +196,8 @@ def pass_time(state: BedState, moment: Moment, conditions: Iterable[Condition]) 
     events: list[AlarmEvent] = []
     if state.paused_until is not None and moment.t >= state.paused_until:
         events += resume(state, moment, "the pause is over")
+    if not state.open:
+        return events
     for condition in conditions:
         alarm = state.open.get(condition.rule)
         limit_s = ESCALATE_S.get(condition.priority)

@@ -6,10 +6,7 @@ from collections.abc import Callable, Sequence
 
 from stream.alarms.conditions import (
     ANOMALY,
-    ASYSTOLE,
-    ATRIAL_FIBRILLATION,
     CONDITIONS,
-    EXTREME_BRADYCARDIA,
     EXTREME_TACHYCARDIA,
     FIBRILLATION,
     LEAD_OFF,
@@ -30,18 +27,6 @@ BY_WINDOW = (ANOMALY, NOT_SCORED, MODEL_FAILED)
 
 BY_BLOCK = tuple(condition for condition in CONDITIONS.values() if condition not in BY_WINDOW)
 """What is looked at with each block of signal."""
-
-RHYTHMS = {
-    condition.rule: condition
-    for condition in (
-        ASYSTOLE,
-        FIBRILLATION,
-        VENTRICULAR_TACHYCARDIA,
-        EXTREME_BRADYCARDIA,
-        EXTREME_TACHYCARDIA,
-        ATRIAL_FIBRILLATION,
-    )
-}
 
 # A heart that beats fast in one of these is not also told to beat fast.
 _WORSE = (VENTRICULAR_TACHYCARDIA.rule, FIBRILLATION.rule)
@@ -81,7 +66,7 @@ def judge_block(
             continue
         onset = max(0, source_index(judged.onset))
         seen = Seen(judged.present, onset, judged.text or "no longer")
-        events += observe(state, RHYTHMS[judged.rule], moment, seen)
+        events += observe(state, CONDITIONS[judged.rule], moment, seen)
     if block.quality is not None:
         quality = block.quality
         off, noisy = leads_off(quality, leads), too_poor(quality)

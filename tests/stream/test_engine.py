@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from models.session import Session
 from stream import refill
 from stream.alarms.state import BedState
-from stream.alarms.vitals import RHYTHMS
 from stream.bus import Bus, Entry
 from stream.contract import AlarmEvent, Finding, MalformedMessageError, Presence, SampleChunk, Validity
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.preprocess import SETTLING_S
 from stream.verdict import Verdict, judge
+from stream.vitals.rhythm import Rule
 from tests.stream.synthetic import T0, Float64Array, StandIn, disturb, ecg, every, feed, small_manifest
 
-BY_SIGNAL = {*RHYTHMS, "lead-off", "noise"}
+BY_SIGNAL = {*Rule, "lead-off", "noise"}
 
 FS = 250.0
 SECOND_NS = 1_000_000_000
