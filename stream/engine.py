@@ -49,7 +49,7 @@ from stream.contract import (
 )
 from stream.skew import SKEW_S, SkewMeter
 from stream.verdict import Verdict
-from stream.vitals.bed import BedVitals, Block
+from stream.vitals.bed import BedVitals, Block, advance_together
 from stream.vitals.grid import FS
 from stream.vitals.rhythm import Limits
 from stream.windows import BedWindow, Push, Window, push_together
@@ -323,7 +323,8 @@ class Engine:
                 )
             ]
         )
-        for arrival, windows, hops in zip(arrivals, pushed, every, strict=True):
+        advanced = advance_together([arrival.bed.vitals for arrival in arrivals])
+        for arrival, windows, hops, blocks in zip(arrivals, pushed, every, advanced, strict=True):
             chunk, bed, accepted = arrival.chunk, arrival.bed, arrival.accepted
             header, state = chunk.header, bed.state
             for window in windows:
@@ -347,7 +348,7 @@ class Engine:
             bed.pending += len(accepted.windows)
             bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
             state.ended = header.last
-            for block in bed.vitals.advance():
+            for block in blocks:
                 self._judge_block(arrival, block)
             accepted.events += observe(state, FEED_LOST, bed.moment, Seen(False, message="the feed is back"))
             accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))

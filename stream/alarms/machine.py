@@ -83,6 +83,9 @@ def observe(state: BedState, condition: Condition, moment: Moment, seen: Seen) -
     list of AlarmEvent
         Transitions, in order.
     """
+    if not seen.present and condition.rule not in state.open and condition.rule not in state.waiting:
+        # Nearly always.
+        return []
     if seen.present is None:
         state.waiting.pop(condition.rule, None)
         if (alarm := state.open.get(condition.rule)) is not None:

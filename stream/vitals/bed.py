@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream.preprocess import Resampled
-from stream.vitals.beats import Beat, BeatDetector, BoolArray
+from stream.vitals.beats import Beat, BeatDetector, Heard, find_together
 from stream.vitals.grid import BLOCK
 from stream.vitals.quality import SecondQuality
 from stream.vitals.rhythm import Judgement, Limits, Rhythm
@@ -59,6 +59,7 @@ class BedVitals:
         self._seconds: list[SecondQuality] = []
         self._detector: BeatDetector | None = None
         self._rhythm = Rhythm(limits)
+        self._all = np.ones(leads, np.bool_)
 
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from now on."""
@@ -75,35 +76,31 @@ class BedVitals:
 
     def advance(self) -> list[Block]:
         """Return what the blocks that are complete have brought, in order."""
-        blocks: list[Block] = []
+        return advance_together([self])[0]
+
+    def _take(self) -> list[_Step]:
+        # The blocks that are complete, each with the quality of its own time.
+        steps: list[_Step] = []
         for stretch in self._stretches:
             if self._detector is None or stretch.first != self._detector.next:
                 # The feed began, or goes on after a hole too long to fill.
                 self._detector, self._rhythm = BeatDetector(self._leads, stretch.first), Rhythm(self._limits)
             at, total = 0, stretch.values.shape[1]
             while at < total:
-                # Up to the end of a block, so that each has the quality of its own time.
                 first = stretch.first + at
                 stop = min(total, at + BLOCK - first % BLOCK)
-                quality = self._quality(first + stop - at)
-                usable: BoolArray = np.ones(self._leads, np.bool_) if quality is None else quality.usable
-                for beats in self._detector.push(
-                    first, stretch.values[:, at:stop], stretch.missing[:, at:stop], usable
-                ):
-                    judgements = self._rhythm.update(beats)
-                    blocks.append(
-                        Block(
-                            beats.first + BLOCK,
-                            beats.found,
-                            judgements,
-                            self._rhythm.heart_rate_bpm,
-                            self._rhythm.rr_irregularity,
-                            quality,
-                        )
-                    )
+                values, missing = stretch.values[:, at:stop], stretch.missing[:, at:stop]
+                end = first + stop - at
+                # Only the end of a block needs its quality.
+                quality = None if end % BLOCK else self._quality(end)
+                usable = self._all if quality is None else quality.usable
+                steps += [
+                    _Step(block, self._rhythm, quality)
+                    for block in self._detector.take(first, values, missing, usable)
+                ]
                 at = stop
         self._stretches.clear()
-        return blocks
+        return steps
 
     def _quality(self, end: int) -> SecondQuality | None:
         # The last second that had ended with the source sample of the last grid sample before `end`.
@@ -111,3 +108,33 @@ class BedVitals:
         while len(self._seconds) > 1 and self._seconds[1].end <= heard:
             del self._seconds[0]
         return self._seconds[0] if self._seconds and self._seconds[0].end <= heard else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    heard: Heard
+    rhythm: Rhythm
+    quality: SecondQuality | None
+
+
+def advance_together(beds: Sequence[BedVitals]) -> list[list[Block]]:
+    """Return what `BedVitals.advance` returns for each of several beds, to the last bit, and faster."""
+    steps = [bed._take() for bed in beds]
+    blocks: list[list[Block]] = [[] for _ in beds]
+    for turn in range(max(map(len, steps), default=0)):
+        places = [place for place, of_bed in enumerate(steps) if len(of_bed) > turn]
+        found = find_together([steps[place][turn].heard for place in places])
+        for place, beats in zip(places, found, strict=True):
+            rhythm = steps[place][turn].rhythm
+            judgements = rhythm.update(beats)
+            blocks[place].append(
+                Block(
+                    beats.first + BLOCK,
+                    beats.found,
+                    judgements,
+                    rhythm.heart_rate_bpm,
+                    rhythm.rr_irregularity,
+                    steps[place][turn].quality,
+                )
+            )
+    return blocks

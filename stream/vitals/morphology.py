@@ -9,11 +9,13 @@ import numpy.typing as npt
 
 from stream.vitals.grid import FS
 
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 
 # Half of what is compared of a beat, samples (0.15 s: the widest QRS, without P and most of T), and how far
 # it is moved to fit.
 _HALF, _SHIFT = 15, 3
+_LENGTH, _SHIFTS = 2 * _HALF + 1, 2 * _SHIFT + 1
 # Slopes below this part of the steepest belong to no QRS complex, but to ST and T.
 _STEEP = 0.25
 # From this correlation on two beats are of one kind.
@@ -54,7 +56,7 @@ class Shape:
     similarity: float | None
     ventricular: bool
     kind: int | None
-    wave: Float64Array
+    wave: Float32Array
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +64,7 @@ class _Kind:
     # A number of its own, mean shape in millivolts, shape (leads, samples), mean width, and how many of the
     # last beats.
     number: int
-    wave: Float64Array
+    wave: Float32Array
     width_s: float
     count: float
 
@@ -74,48 +76,62 @@ class Morphology:
         self._kinds: list[_Kind] = []
         self._next = 0
 
-    def measure(self, x: Float64Array, column: int, level: Float64Array, weight: Float64Array) -> Shape:
+    def measure(self, x: Float32Array, column: int, scale: Float64Array) -> Shape:
         """Return the shape of a beat.
 
         Parameters
         ----------
-        x : numpy.ndarray, shape (leads, n)
+        x : numpy.ndarray of float32, shape (leads, n)
             Millivolts.
         column : int
             Where the beat is.
-        level : numpy.ndarray, shape (leads,)
-            Envelope of each lead in a usual beat, mV.
-        weight : numpy.ndarray, shape (leads,)
-            How much each lead counts.
+        scale : numpy.ndarray, shape (leads,)
+            By how much each lead is multiplied before it is compared.
         """
         reach = _HALF + _SHIFT
         around = x[:, column - reach : column + reach + 1]
-        total = max(float(weight.sum()), 1e-12)
-        scale = np.where(weight > 0, np.sqrt(weight / total) / np.where(weight > 0, level, 1.0), 0.0)
         waves = around - (around.sum(axis=1) / around.shape[1])[:, np.newaxis]
-        scaled = waves * scale[:, np.newaxis]
-        # Shape (shifts, leads * samples).
-        moved = np.stack([scaled[:, at : at + 2 * _HALF + 1].reshape(-1) for at in range(2 * _SHIFT + 1)])
-        norms = np.sqrt(np.einsum("sn,sn->s", moved, moved))
-        fits = [_fit(moved, norms, kind.wave, scale) for kind in self._kinds]
+        fits = self._fits(waves, scale)
         own = max(range(len(fits)), key=lambda place: fits[place][0], default=None)
         if own is not None and fits[own][0] < _ALIKE:
             own = None
         start = _SHIFT if own is None else fits[own][1]
-        wave = waves[:, start : start + 2 * _HALF + 1]
-        best = wave[int(np.argmax(scale))]
+        wave = waves[:, start : start + _LENGTH]
+        best = wave[int(scale.argmax())]
         width_s = _width(around, scale)
         dominant = self._dominant()
         similarity = None if dominant is None else fits[dominant][0]
         return Shape(
             width_s=width_s,
-            amplitude_mv=float(best[int(np.argmax(np.abs(best)))]),
+            amplitude_mv=float(best[int(np.abs(best).argmax())]),
             similarity=similarity,
             ventricular=similarity is not None
             and _ventricular(similarity, width_s, self._kinds[dominant or 0].width_s),
             kind=None if own is None else self._kinds[own].number,
             wave=wave,
         )
+
+    def _fits(self, waves: Float32Array, scale: Float64Array) -> list[tuple[float, int]]:
+        # How much like each kind the beat is at best, and how far it is moved for that.
+        if not self._kinds:
+            return []
+        # First the beat at each shift, then the kinds.
+        all_ = np.empty((_SHIFTS + len(self._kinds), *waves.shape[:1], _LENGTH))
+        for shift in range(_SHIFTS):
+            all_[shift] = waves[:, shift : shift + _LENGTH]
+        for place, kind in enumerate(self._kinds, _SHIFTS):
+            all_[place] = kind.wave
+        all_ *= scale[:, np.newaxis]
+        flat = all_.reshape(len(all_), -1)
+        products = flat @ flat.T
+        sizes = np.sqrt(products.diagonal())
+        norms = np.maximum(sizes[_SHIFTS:, np.newaxis] * sizes[:_SHIFTS], 1e-12)
+        fits: list[tuple[float, int]] = []
+        for of_kind in (products[_SHIFTS:, :_SHIFTS] / norms).tolist():
+            best = max(of_kind)
+            # One that is like none at all is not moved.
+            fits.append((best, of_kind.index(best) if best else _SHIFT))
+        return fits
 
     def _dominant(self) -> int | None:
         most = max((kind.count for kind in self._kinds), default=0.0)
@@ -147,21 +163,9 @@ class Morphology:
         return own.number
 
 
-def _fit(
-    moved: Float64Array, norms: Float64Array, wave: Float64Array, scale: Float64Array
-) -> tuple[float, int]:
-    template = (wave * scale[:, np.newaxis]).reshape(-1)
-    norm = float(np.sqrt(template @ template))
-    if not norm:
-        return 0.0, _SHIFT
-    fits = moved @ template / np.maximum(norms * norm, 1e-12)
-    at = int(np.argmax(fits))
-    return float(fits[at]), at
-
-
-def _width(around: Float64Array, scale: Float64Array) -> float:
-    slope = scale @ np.abs(np.diff(around, axis=1))
-    steep = np.flatnonzero(slope >= _STEEP * slope.max())
+def _width(around: Float32Array, scale: Float64Array) -> float:
+    slope = scale @ np.abs(around[:, 1:] - around[:, :-1])
+    steep = (slope >= _STEEP * slope.max()).nonzero()[0]
     return float(steep[-1] - steep[0] + 1) / FS
 
 

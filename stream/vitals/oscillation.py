@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from stream.vitals.grid import FS
 
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # Between these the share falls from 1 to 0.
 _FORM = (1.35, 1.6)
@@ -30,12 +32,12 @@ _DOUBT = 4
 _SLOWEST_HZ, _FASTEST_HZ = 1.5, 9.0
 
 
-def oscillation(x: Float64Array) -> float:
+def oscillation(x: Float32Array | Float64Array) -> float:
     """Return how much a stretch of signal is an oscillation.
 
     Parameters
     ----------
-    x : numpy.ndarray, shape (leads, n)
+    x : numpy.ndarray of float32 or float64, shape (leads, n)
         Millivolts, some seconds.
 
     Returns
@@ -48,29 +50,61 @@ def oscillation(x: Float64Array) -> float:
     size = np.abs(x)
     mean = size.sum(axis=1) / n
     power = np.sqrt(np.einsum("ln,ln->l", x, x) / n)
-    rests = power >= _FORM[1] * mean
-    waves = np.flatnonzero((power >= _LEAST_MV) & ~rests)
-    resting = int(np.count_nonzero(rests & (power >= _NOTHING_MV)))
-    doubts = (len(waves) + resting) // _DOUBT
+    waving, resting = _kinds(mean, power)
+    waves, rests = np.flatnonzero(waving), int(np.count_nonzero(resting))
+    doubts = (len(waves) + rests) // _DOUBT
     # Mostly so: there are beats to be seen.
-    if resting > doubts or not len(waves):
+    if rests > doubts or not len(waves):
         return 0.0
-    steepness = np.abs(np.diff(x[waves], axis=1)).sum(axis=1) / n * FS
+    x, size = x[waves], size[waves]
+    steepness = np.abs(np.diff(x, axis=1)).sum(axis=1) / n * FS
     # A sine's mean slope is its frequency times four amplitudes, its mean magnitude 2/pi of one.
     frequencies = steepness / (2 * np.pi * mean[waves])
-    shares = [0.0] * resting
-    for lead, frequency in zip(waves.tolist(), frequencies.tolist(), strict=True):
-        share = 0.0
-        if _SLOWEST_HZ <= frequency <= _FASTEST_HZ:
-            half = round(FS / frequency / 2)
-            sums = float(np.abs(x[lead, half:] + x[lead, :-half]).sum())
-            leakage = sums / float(size[lead, half:].sum() + size[lead, :-half].sum())
-            share = _falling(float(power[lead] / mean[lead]), _FORM) * _falling(leakage, _LEAKAGE)
-        shares.append(share)
-        if shares.count(0.0) > doubts:
-            return 0.0
-    return sorted(shares)[doubts]
+    able = (frequencies >= _SLOWEST_HZ) & (frequencies <= _FASTEST_HZ)
+    share = np.zeros(len(waves))
+    if able.any():
+        leakage = _leakage(x[able], size[able], np.rint(FS / frequencies[able] / 2).astype(np.intp))
+        form = power[waves][able] / mean[waves][able]
+        share[able] = _falling(form, _FORM) * _falling(leakage, _LEAKAGE)
+    return sorted([0.0] * rests + share.tolist())[doubts]
 
 
-def _falling(value: float, ends: tuple[float, float]) -> float:
-    return min(1.0, max(0.0, (ends[1] - value) / (ends[1] - ends[0])))
+def _leakage(x: Float64Array, size: Float64Array, half: npt.NDArray[np.intp]) -> Float64Array:
+    # Each lead and itself so many samples ago.
+    n = x.shape[1]
+    leads, ago = np.arange(len(x))[:, np.newaxis], np.arange(n) - half[:, np.newaxis]
+    sums = np.where(ago >= 0, np.abs(x + x[leads, np.maximum(ago, 0)]), 0.0).sum(axis=1)
+    upto = np.cumsum(size, axis=1)
+    leads = leads[:, 0]
+    sizes = upto[:, -1] - upto[leads, half - 1] + upto[leads, n - 1 - half]
+    return np.asarray(sums / sizes)
+
+
+def may_oscillate(mean: Float64Array, power: Float64Array, whole: BoolArray) -> BoolArray:
+    """Tell the beds in which there may be an oscillation from those in which beats are to be seen.
+
+    Parameters
+    ----------
+    mean, power : numpy.ndarray, shape (beds, leads)
+        Mean magnitude and root mean square of the stretch that `oscillation` would look at, mV.
+    whole : numpy.ndarray of bool, shape (beds, leads)
+        Which leads it would look at.
+
+    Returns
+    -------
+    numpy.ndarray of bool, shape (beds,)
+        Where it is False, `oscillation` is 0.
+    """
+    waving, resting = _kinds(mean, power)
+    waves, rests = (waving & whole).sum(axis=1), (resting & whole).sum(axis=1)
+    return np.asarray((waves > 0) & (rests <= (waves + rests) // _DOUBT))
+
+
+def _kinds(mean: Float64Array, power: Float64Array) -> tuple[BoolArray, BoolArray]:
+    # Which leads swing, and which rest between their deflections; the others say nothing.
+    rests = power >= _FORM[1] * mean
+    return (power >= _LEAST_MV) & ~rests, rests & (power >= _NOTHING_MV)
+
+
+def _falling(value: Float64Array, ends: tuple[float, float]) -> Float64Array:
+    return np.clip((ends[1] - value) / (ends[1] - ends[0]), 0.0, 1.0)

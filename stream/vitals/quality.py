@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from stream.contract import Validity
 
+Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
@@ -55,7 +56,8 @@ class Issue(StrEnum):
 LEAD_OFF = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
 """With one of these a lead carries nothing; with ``gap`` nothing has come of any lead."""
 
-_NO_SIGNAL = frozenset({Issue.GAP, Issue.OFF, Issue.FLAT})
+# Issues of a signal that is there, by their place.
+_SIGNAL = [place for place, issue in enumerate(Issue) if issue not in (Issue.GAP, Issue.OFF, Issue.FLAT)]
 
 # A front end alone makes more noise than this: what is flatter is no electrode on a skin.
 _FLAT_MV = 0.01
@@ -108,6 +110,11 @@ class SecondQuality:
     usable: BoolArray
     noisy: BoolArray
 
+    @property
+    def good(self) -> bool:
+        """Whether nothing is wrong with any lead."""
+        return not any(self.issues) and bool(self.usable.all())
+
     def index_of(self, leads: Sequence[str]) -> dict[str, float]:
         """Return the index by lead, as fine as anybody needs it."""
         return {lead: round(float(value), 2) for lead, value in zip(leads, self.index, strict=True)}
@@ -131,7 +138,7 @@ class _Second:
 
 @dataclass(frozen=True, slots=True)
 class _Measures:
-    # Of the leads of one second; each of shape (leads,).
+    # Of the leads of several seconds; each of shape (seconds, leads).
     gap: Float64Array
     missing: Float64Array
     range_mv: Float64Array
@@ -156,6 +163,7 @@ class QualityMeter:
     def __init__(self, n_leads: int, fs: float, start: int = 0) -> None:
         self.fs = fs
         self.n_leads = n_leads
+        self._ok = (Validity.OK,) * n_leads
         self._restart(start)
 
     def _restart(self, start: int) -> None:
@@ -206,7 +214,7 @@ class QualityMeter:
         while len(x):
             end = self._begin(self._second + 1)
             piece, x = x[: end - self._have], x[end - self._have :]
-            if valid is not None:
+            if valid is not None and valid != self._ok:
                 self._off |= [flag is Validity.OFF for flag in valid]
                 self._saturated |= [flag is Validity.SATURATED for flag in valid]
             self._pieces.append(piece)
@@ -222,39 +230,6 @@ class QualityMeter:
             self._off[:], self._saturated[:] = False, False
             self._second += 1
         return seconds
-
-    def _judge(self, second: _Second, measured: _Measures) -> SecondQuality:
-        absent = measured.gap + measured.missing > _MISSING
-        # The mean of few samples says nothing of the baseline.
-        mean_mv = np.where(absent, np.nan, measured.mean_mv)
-        step = np.abs(mean_mv - self._mean_mv)
-        self._mean_mv = mean_mv
-        flat = (measured.range_mv < _FLAT_MV) & ~absent
-        was_flat, self._flat = self._flat, flat
-        noise = np.where(
-            measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
-        )
-        # How much of what makes a lead doubtful there is of each issue.
-        shares = {
-            Issue.GAP: measured.gap / _MISSING,
-            Issue.OFF: np.where(second.off, np.inf, measured.missing / _MISSING),
-            Issue.FLAT: np.where(flat & was_flat, np.inf, 0.0),
-            Issue.SATURATED: np.where(second.saturated, np.inf, measured.plateau / _PLATEAU),
-            Issue.BASELINE: np.nan_to_num(step / _BASELINE_MV),
-            Issue.POWERLINE: measured.powerline_mv / _POWERLINE_MV,
-            Issue.NOISE: noise / _NOISE,
-        }
-        each = {issue: 1 / (1 + np.square(share)) for issue, share in shares.items()}
-        index = np.prod(list(each.values()), axis=0)
-        noisy = np.prod([part for issue, part in each.items() if issue not in _NO_SIGNAL], axis=0) < _USABLE
-        issues = tuple(
-            frozenset(issue for issue, part in each.items() if part[lead] < _NAMED)
-            for lead in range(self.n_leads)
-        )
-        self._good = np.where(index >= _AGAIN, self._good + 1, 0)
-        self._usable = np.where(self._usable, index >= _USABLE, self._good >= _AGAIN_S)
-        end = second.start + second.x.shape[1]
-        return SecondQuality(second.second, second.start, end, index, issues, self._usable.copy(), noisy)
 
 
 def measure_together(
@@ -273,57 +248,115 @@ def measure_together(
         For each what `push` would return, to the last bit.
     """
     taken = [meter._take(n0, x, valid) for meter, n0, x, valid in pushes]
-    alike: defaultdict[tuple[float, int, int], list[tuple[int, int]]] = defaultdict(list)
-    for place, seconds in enumerate(taken):
-        for number, second in enumerate(seconds):
-            alike[pushes[place][0].fs, *second.x.shape].append((place, number))
-    measured: dict[tuple[int, int], _Measures] = {}
-    for (fs, _, _), places in alike.items():
-        stacked = np.stack([taken[place][number].x for place, number in places])
-        measured |= zip(places, _measure(stacked, fs), strict=True)
-    return [
-        [pushes[place][0]._judge(second, measured[place, number]) for number, second in enumerate(seconds)]
-        for place, seconds in enumerate(taken)
-    ]
+    rated: list[list[SecondQuality]] = [[] for _ in pushes]
+    for turn in range(max(map(len, taken), default=0)):
+        alike: defaultdict[tuple[float, int, int], list[int]] = defaultdict(list)
+        for place, seconds in enumerate(taken):
+            if turn < len(seconds):
+                alike[pushes[place][0].fs, *seconds[turn].x.shape].append(place)
+        for places in alike.values():
+            meters, seconds = [pushes[place][0] for place in places], [taken[place][turn] for place in places]
+            for place, second in zip(places, _judge(meters, seconds), strict=True):
+                rated[place].append(second)
+    return rated
 
 
-def _measure(x: Float64Array, fs: float) -> list[_Measures]:
+def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[SecondQuality]:
+    # The next second of each of several beds, of the same shape.
+    measured = _measure(np.stack([second.x for second in seconds]), meters[0].fs)
+    absent = measured.gap + measured.missing > _MISSING
+    # The mean of few samples says nothing of the baseline.
+    mean_mv = np.where(absent, np.nan, measured.mean_mv)
+    step = np.abs(mean_mv - np.stack([meter._mean_mv for meter in meters]))
+    flat = (measured.range_mv < _FLAT_MV) & ~absent
+    was_flat = np.stack([meter._flat for meter in meters])
+    noise = np.where(
+        measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
+    )
+    off = np.stack([second.off for second in seconds])
+    saturated = np.stack([second.saturated for second in seconds])
+    # How much of what makes a lead doubtful there is of each issue; in the order of `Issue`.
+    shares = np.stack(
+        [
+            measured.gap / _MISSING,
+            np.where(off, np.inf, measured.missing / _MISSING),
+            np.where(flat & was_flat, np.inf, 0.0),
+            np.where(saturated, np.inf, measured.plateau / _PLATEAU),
+            np.nan_to_num(step / _BASELINE_MV),
+            measured.powerline_mv / _POWERLINE_MV,
+            noise / _NOISE,
+        ]
+    )
+    each = 1 / (1 + np.square(shares))
+    index = each.prod(axis=0)
+    noisy = each[_SIGNAL].prod(axis=0) < _USABLE
+    named = each < _NAMED
+    some_named = named.any(axis=(0, 2)).tolist()
+    again, usable = index >= _AGAIN, index >= _USABLE
+    rated = []
+    for place, (meter, second) in enumerate(zip(meters, seconds, strict=True)):
+        meter._mean_mv, meter._flat = mean_mv[place], flat[place]
+        meter._good = np.where(again[place], meter._good + 1, 0)
+        meter._usable = np.where(meter._usable, usable[place], meter._good >= _AGAIN_S)
+        issues = (frozenset[Issue](),) * meter.n_leads
+        if some_named[place]:
+            issues = tuple(
+                frozenset(issue for issue, there in zip(Issue, of_lead, strict=True) if there)
+                for of_lead in named[:, place].T.tolist()
+            )
+        end = second.start + second.x.shape[1]
+        rated.append(
+            SecondQuality(second.second, second.start, end, index[place], issues, meter._usable, noisy[place])
+        )
+    return rated
+
+
+def _measure(x: Float64Array, fs: float) -> _Measures:
     # x: shape (seconds, leads, n); every number is computed from its own lead's samples alone.
     n = x.shape[2]
-    absent = np.isnan(x)
-    if absent.any():
-        counted = np.maximum(n - absent.sum(axis=2), 1)
+    mean = x.sum(axis=2) / n
+    gap, missing = np.zeros(mean.shape), np.zeros(mean.shape)
+    if np.isnan(mean).any():
+        absent = np.isnan(x)
         x = np.where(absent, 0.0, x)
-        mean = x.sum(axis=2) / counted
+        mean = x.sum(axis=2) / np.maximum(n - absent.sum(axis=2), 1)
         x = np.where(absent, mean[:, :, np.newaxis], x)
-    else:
-        mean = x.sum(axis=2) / n
-    gap = np.repeat(absent.all(axis=1).sum(axis=1)[:, np.newaxis] / n, x.shape[1], axis=1)
-    missing = absent.sum(axis=2) / n - gap
-    x = x - mean[:, :, np.newaxis]
-    high, low = x.max(axis=2), x.min(axis=2)
-    at_rail = np.maximum((x >= high[:, :, np.newaxis]).sum(axis=2), (x <= low[:, :, np.newaxis]).sum(axis=2))
-    plateau = np.where(high - low > _RAIL_MV, at_rail / n, 0.0)
+        gap += absent.all(axis=1).sum(axis=1)[:, np.newaxis] / n
+        missing = absent.sum(axis=2) / n - gap
+    # The mean is taken off in double precision; what is left of an ECG needs no more than single.
+    around = np.empty(x.shape, np.float32)
+    np.subtract(x, mean[:, :, np.newaxis], out=around, casting="same_kind")
+    high, low = around.max(axis=2), around.min(axis=2)
+    ranges = (high - low).astype(np.float64)
+    plateau = np.zeros(mean.shape)
+    if (ranges > _RAIL_MV).any():
+        at_rail = np.maximum(
+            (around >= high[:, :, np.newaxis]).sum(axis=2), (around <= low[:, :, np.newaxis]).sum(axis=2)
+        )
+        plateau = np.where(ranges > _RAIL_MV, at_rail / n, 0.0)
     powerline = np.zeros(mean.shape)
-    for cosine, sine in _mains(fs, n):
-        a, b = (x * cosine).sum(axis=2) * (2 / n), (x * sine).sum(axis=2) * (2 / n)
-        powerline = np.maximum(powerline, np.hypot(a, b))
-        x = x - a[:, :, np.newaxis] * cosine - b[:, :, np.newaxis] * sine
+    mains = _mains(fs, n)
+    if len(mains):
+        parts = around @ mains.T * np.float32(2 / n)
+        powerline = np.hypot(parts[:, :, ::2], parts[:, :, 1::2]).max(axis=2).astype(np.float64)
+        around -= parts @ mains
     lag = max(1, round(_CURVATURE_S * fs))
     noise = np.zeros(mean.shape)
     if n > 2 * lag:
-        curvature = np.abs(x[:, :, lag:-lag] - 0.5 * (x[:, :, : -2 * lag] + x[:, :, 2 * lag :]))
+        curvature = around[:, :, : -2 * lag] + around[:, :, 2 * lag :]
+        curvature *= np.float32(-0.5)
+        curvature += around[:, :, lag:-lag]
+        np.abs(curvature, out=curvature)
         middle = curvature.shape[2] // 2
-        noise = _SIGMA * np.partition(curvature, middle, axis=2)[:, :, middle]
-    ranges = high - low
-    return [
-        _Measures(gap[k], missing[k], ranges[k], plateau[k], mean[k], powerline[k], noise[k])
-        for k in range(len(x))
-    ]
+        curvature.partition(middle, axis=2)
+        noise = _SIGMA * curvature[:, :, middle].astype(np.float64)
+    return _Measures(gap, missing, ranges, plateau, mean, powerline, noise)
 
 
 @lru_cache(maxsize=64)
-def _mains(fs: float, n: int) -> list[tuple[Float64Array, Float64Array]]:
-    # A source of less than 125 Hz does not show its mains as such.
-    t = np.arange(n) / fs
-    return [(np.cos(2 * np.pi * hz * t), np.sin(2 * np.pi * hz * t)) for hz in (50.0, 60.0) if hz < 0.48 * fs]
+def _mains(fs: float, n: int) -> Float32Array:
+    # Cosine and sine of each mains frequency, shape (0, 2 or 4, n). A source of less than 125 Hz does not
+    # show its mains as such.
+    t = 2 * np.pi * np.arange(n) / fs
+    waves = [wave(hz * t) for hz in (50.0, 60.0) if hz < 0.48 * fs for wave in (np.cos, np.sin)]
+    return np.asarray(waves, np.float32).reshape(len(waves), n)

@@ -314,12 +314,7 @@ class Rhythm:
     def _wave(self, block: Beats) -> bool:
         # Whether the last seconds are a wave without recognisable beats.
         enough = block.oscillation >= (_NO_WAVE if self._held(Rule.VENTRICULAR_FIBRILLATION) else _WAVE)
-        since = block.first - 3 * FS
-        recent = [beat for beat in self._beats if beat.index >= since]
-        recognisable = sum(
-            (beat.similarity or 0.0) >= _RECOGNISABLE and beat.width_s < 0.12 for beat in recent
-        )
-        if not enough or not block.leads or recognisable * 2 > len(recent):
+        if not enough or not block.leads or self._recognisable(block.first - 3 * FS):
             self._wave_from = None
             return False
         if self._wave_from is None:
@@ -327,6 +322,12 @@ class Rhythm:
             self._wave_from = max(0, block.first + BLOCK - _WAVE_AT_ONCE_S * FS)
         self._wave_until = block.first + BLOCK
         return True
+
+    def _recognisable(self, since: int) -> bool:
+        # Whether most beats from a grid index on are recognisable ones.
+        recent = [beat for beat in self._beats if beat.index >= since]
+        known = sum((beat.similarity or 0.0) >= _RECOGNISABLE and beat.width_s < 0.12 for beat in recent)
+        return known * 2 > len(recent)
 
     def _ventricular_fibrillation(self, stop: int, wave: bool) -> Judgement:
         rule = Rule.VENTRICULAR_FIBRILLATION

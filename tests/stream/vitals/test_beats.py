@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.beats import match, read_reference
 from stream.leads import LEADS
 from stream.preprocess import Resampled
-from stream.vitals.beats import BeatDetector, Beats
+from stream.vitals.beats import BeatDetector, Beats, find_together
 from stream.vitals.grid import BLOCK, FS
 from tests.stream.vitals.feeds import TWO, beats_of, condition, detect, missed_and_extra, recorded, simulated
 
@@ -59,6 +59,35 @@ def test_several_blocks_at_once_are_one_after_the_other(eventful: Resampled) -> 
     detector = BeatDetector(2)
     at_once = detector.push(0, eventful.values, eventful.missing, np.ones(2, np.bool_))
     assert at_once == detect(eventful)
+
+
+def test_beds_together_are_each_alone(eventful: Resampled) -> None:
+    # Of different leads and phases, with a gap, and among them one that has not learned its levels yet.
+    gap = np.zeros_like(eventful.missing)
+    gap[:, 730:790] = np.arange(60) / FS
+    twelve, _ = simulated(5, "vt:180@6", 20, LEADS)
+    beds = [
+        (eventful.values, eventful.missing),
+        (eventful.values, gap),
+        (eventful.values[:1], gap[:1]),
+        (np.roll(eventful.values, 333, axis=1), eventful.missing),
+        (np.zeros_like(eventful.values), eventful.missing),
+        (twelve.values, twelve.missing),
+    ] * 2
+    blocks = twelve.values.shape[1] // BLOCK
+    together, alone = ([BeatDetector(len(values)) for values, _ in beds] for _ in range(2))
+    for block in range(blocks):
+        # The later half begin later.
+        late = block >= 5
+        cut = slice(block * BLOCK, (block + 1) * BLOCK)
+        heard, expected = [], []
+        for number, (values, missing) in enumerate(beds):
+            usable = np.arange(len(values)) % 3 != block % 5
+            if number < len(beds) // 2 or late:
+                first = alone[number].next
+                expected += alone[number].push(first, values[:, cut], missing[:, cut], usable)
+                heard += together[number].take(first, values[:, cut], missing[:, cut], usable)
+        assert find_together(heard) == expected
 
 
 def test_samples_before_the_first_whole_block_are_left_out(eventful: Resampled) -> None:
