@@ -205,9 +205,12 @@ class BeatDetector:
         ValueError
             If samples do not follow those before.
         """
-        return [find_together([block])[0] for block in self.take(first, values, missing, usable)]
+        blocks = self.take(first, values, missing)
+        return [find_together([Heard(self, *block, usable)])[0] for block in blocks]
 
-    def take(self, first: int, values: Float32Array, missing: Float32Array, usable: BoolArray) -> list[Heard]:
+    def take(
+        self, first: int, values: Float32Array, missing: Float32Array
+    ) -> list[tuple[Float32Array, Float32Array]]:
         """Take samples as `push` does, and return the blocks that they complete, for `find_together`."""
         if first != self.next:
             raise ValueError(f"sample {self.next} is next, not {first}")
@@ -215,7 +218,7 @@ class BeatDetector:
         self.next += n
         at = min(self._skip, n)
         self._skip -= at
-        blocks: list[Heard] = []
+        blocks: list[tuple[Float32Array, Float32Array]] = []
         while at < n:
             some = min(n - at, BLOCK - self._filled)
             self._filling[0, :, self._filled : self._filled + some] = values[:, at : at + some]
@@ -223,7 +226,7 @@ class BeatDetector:
             at += some
             self._filled += some
             if self._filled == BLOCK:
-                blocks.append(Heard(self, self._filling[0], self._filling[1], usable))
+                blocks.append((self._filling[0], self._filling[1]))
                 self._filling, self._filled = np.empty_like(self._filling), 0
         return blocks
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream.preprocess import Resampled
-from stream.vitals.beats import Beat, BeatDetector, Heard, find_together
+from stream.vitals.beats import Beat, BeatDetector, BoolArray, Float32Array, Heard, find_together
 from stream.vitals.grid import BLOCK
 from stream.vitals.quality import SecondQuality
 from stream.vitals.rhythm import Judgement, Limits, Rhythm
@@ -59,7 +59,6 @@ class BedVitals:
         self._seconds: list[SecondQuality] = []
         self._detector: BeatDetector | None = None
         self._rhythm = Rhythm(limits)
-        self._all = np.ones(leads, np.bool_)
 
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from now on."""
@@ -93,10 +92,9 @@ class BedVitals:
                 end = first + stop - at
                 # Only the end of a block needs its quality.
                 quality = None if end % BLOCK else self._quality(end)
-                usable = self._all if quality is None else quality.usable
                 steps += [
-                    _Step(block, self._rhythm, quality)
-                    for block in self._detector.take(first, values, missing, usable)
+                    _Step(self._detector, *block, self._rhythm, quality)
+                    for block in self._detector.take(first, values, missing)
                 ]
                 at = stop
         self._stretches.clear()
@@ -112,9 +110,25 @@ class BedVitals:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    heard: Heard
+    # A block on its way.
+    detector: BeatDetector
+    x: Float32Array
+    missing: Float32Array
     rhythm: Rhythm
     quality: SecondQuality | None
+
+    def heard(self) -> Heard:
+        return Heard(self.detector, self.x, self.missing, self._usable())
+
+    def _usable(self) -> BoolArray:
+        if self.quality is None:
+            return np.ones(len(self.x), np.bool_)
+        usable = self.quality.usable
+        if self.rhythm.beating and not usable.any():
+            # The heart may have stopped, or the cable come off without a word of the device. Of the two the
+            # one that kills has to be told.
+            return self.quality.flat_lines
+        return usable
 
 
 def advance_together(beds: Sequence[BedVitals]) -> list[list[Block]]:
@@ -123,7 +137,7 @@ def advance_together(beds: Sequence[BedVitals]) -> list[list[Block]]:
     blocks: list[list[Block]] = [[] for _ in beds]
     for turn in range(max(map(len, steps), default=0)):
         places = [place for place, of_bed in enumerate(steps) if len(of_bed) > turn]
-        found = find_together([steps[place][turn].heard for place in places])
+        found = find_together([steps[place][turn].heard() for place in places])
         for place, beats in zip(places, found, strict=True):
             rhythm = steps[place][turn].rhythm
             judgements = rhythm.update(beats)

@@ -115,6 +115,13 @@ class SecondQuality:
         """Whether nothing is wrong with any lead."""
         return not any(self.issues) and bool(self.usable.all())
 
+    @property
+    def flat_lines(self) -> BoolArray:
+        """Leads that are flat and nothing else; none if there is any that is neither flat nor off."""
+        flat = np.array([issues == {Issue.FLAT} for issues in self.issues])
+        off = np.array([Issue.OFF in issues for issues in self.issues])
+        return flat if (flat | off).all() else np.zeros_like(flat)
+
     def index_of(self, leads: Sequence[str]) -> dict[str, float]:
         """Return the index by lead, as fine as anybody needs it."""
         return {lead: round(float(value), 2) for lead, value in zip(leads, self.index, strict=True)}

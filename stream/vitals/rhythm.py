@@ -134,6 +134,11 @@ class Rhythm:
         self._wave_until = 0
         self._onsets: dict[Rule, int] = {}
 
+    @property
+    def beating(self) -> bool:
+        """Whether there has been a beat."""
+        return bool(self._beats)
+
     def update(self, block: Beats) -> list[Judgement]:
         """Take a block and return a judgement for each rule.
 

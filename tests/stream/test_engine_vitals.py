@@ -94,6 +94,28 @@ def test_what_can_kill_is_told_within_ten_seconds(timeline: str, rule: str) -> N
     assert raised.priority == "high"
 
 
+def flat_from(chunks: list[SampleChunk], second: float) -> list[SampleChunk]:
+    return [
+        SampleChunk(chunk.header, np.zeros_like(chunk.samples))
+        if chunk.header.n0 >= second * chunk.header.fs
+        else chunk
+        for chunk in chunks
+    ]
+
+
+def test_a_dead_flat_line_where_there_were_beats_is_an_asystole() -> None:
+    bed = Bed().take(flat_from(patient("sinus:75@0", 40.0), 15))
+    ((on, presence),) = bed.told("asystole")
+    assert presence is Presence.ON
+    assert 18 < on < 25
+    # Nor is it hidden that a cable may have come off.
+    assert [presence for _, presence in bed.told("lead-off")] == [Presence.ON]
+
+
+def test_a_device_without_a_patient_is_no_asystole() -> None:
+    assert Bed().take(flat_from(patient("sinus:75@0", 30.0), 0)).told("asystole") == []
+
+
 def test_a_lead_that_is_off_is_told_and_a_gap_is_not() -> None:
     chunks = patient("sinus:75@0", 30.0)
     flags = [Validity.OK] * len(chunks[0].header.leads)

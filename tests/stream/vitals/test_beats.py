@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bench.beats import match, read_reference
 from stream.leads import LEADS
 from stream.preprocess import Resampled
-from stream.vitals.beats import BeatDetector, Beats, find_together
+from stream.vitals.beats import BeatDetector, Beats, Heard, find_together
 from stream.vitals.grid import BLOCK, FS
 from tests.stream.vitals.feeds import TWO, beats_of, condition, detect, missed_and_extra, recorded, simulated
 
@@ -86,7 +86,8 @@ def test_beds_together_are_each_alone(eventful: Resampled) -> None:
             if number < len(beds) // 2 or late:
                 first = alone[number].next
                 expected += alone[number].push(first, values[:, cut], missing[:, cut], usable)
-                heard += together[number].take(first, values[:, cut], missing[:, cut], usable)
+                taken = together[number].take(first, values[:, cut], missing[:, cut])
+                heard += [Heard(together[number], *block, usable) for block in taken]
         assert find_together(heard) == expected
 
 

@@ -11,7 +11,7 @@ import pytest
 from stream.preprocess import Resampled
 from stream.vitals.bed import BedVitals, Block, advance_together
 from stream.vitals.grid import BLOCK, FS
-from stream.vitals.quality import SecondQuality
+from stream.vitals.quality import Issue, SecondQuality
 from stream.vitals.rhythm import Limits, Rule
 from tests.stream.vitals.feeds import TWO, simulated
 
@@ -98,3 +98,23 @@ def test_each_block_has_the_quality_of_the_second_before_it() -> None:
     # Nothing is told with that second, and before the next one ends.
     assert {9 * FS, 9 * FS + BLOCK} <= blind
     assert 9 * FS - BLOCK not in blind
+
+
+def flat(*issues: set[Issue]) -> SecondQuality:
+    none = np.zeros(len(issues), np.bool_)
+    return SecondQuality(0, 0, FS, none.astype(np.float64), tuple(map(frozenset, issues)), none, ~none)
+
+
+@pytest.mark.parametrize(
+    ("issues", "lines"),
+    [
+        ([{Issue.FLAT}, {Issue.FLAT}], [True, True]),
+        ([{Issue.FLAT}, {Issue.OFF}], [True, False]),
+        # The other one may show that the heart beats.
+        ([{Issue.FLAT}, {Issue.NOISE}], [False, False]),
+        ([{Issue.FLAT}, set()], [False, False]),
+        ([{Issue.OFF}, {Issue.OFF}], [False, False]),
+    ],
+)
+def test_what_may_be_a_heart_that_stands_still(issues: list[set[Issue]], lines: list[bool]) -> None:
+    assert flat(*issues).flat_lines.tolist() == lines
