@@ -14,7 +14,7 @@ for long enough.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -125,9 +125,11 @@ class Rhythm:
         """Of the median of the last intervals; 0 in asystole; None where it is not known."""
         self.rr_irregularity: float | None = None
         """How unlike the last RR intervals are, in parts of the median one; None before there are enough."""
-        self._beats: deque[Beat] = deque(maxlen=_KEPT)
+        self._beats: list[Beat] = []
         # Interval before each of these beats, samples; None where a stretch without leads lies in between.
-        self._intervals: deque[int | None] = deque(maxlen=_KEPT)
+        # And how many of the newest are none of those.
+        self._intervals: list[int | None] = []
+        self._unbroken = 0
         # From where on there has been a usable lead all the time.
         self._seen_from: int | None = None
         self._wave_from: int | None = None
@@ -183,17 +185,16 @@ class Rhythm:
     def _add(self, beat: Beat) -> None:
         previous = self._beats[-1] if self._beats else None
         whole = previous is not None and self._seen_from is not None and previous.index >= self._seen_from
-        self._intervals.append(beat.index - previous.index if whole and previous else None)
+        interval = beat.index - previous.index if whole and previous else None
+        self._intervals.append(interval)
         self._beats.append(beat)
+        self._unbroken = 0 if interval is None else min(self._unbroken + 1, _KEPT)
+        del self._intervals[:-_KEPT], self._beats[:-_KEPT]
 
     def _last_intervals(self, count: int) -> list[int]:
         # The newest, back to the newest interruption.
-        found: list[int] = []
-        for interval in reversed(self._intervals):
-            if interval is None or len(found) == count:
-                break
-            found.append(interval)
-        return found[::-1]
+        count = min(count, self._unbroken)
+        return [interval for interval in self._intervals[-count:] if interval is not None] if count else []
 
     def _open(self, settled: int) -> int:
         # Samples without a beat up to where all is decided; since the last one, since there has been a lead,
@@ -350,7 +351,7 @@ class Rhythm:
         intervals = self._last_intervals(_AF_BEATS)
         if len(intervals) < _AF_LEAST:
             return None
-        beats = list(self._beats)[-len(intervals) - 1 :]
+        beats = self._beats[-len(intervals) - 1 :]
         # An interval before or after a ventricular beat says nothing about the atria.
         x = np.array(
             [
