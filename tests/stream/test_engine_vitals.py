@@ -89,6 +89,7 @@ def test_what_can_kill_is_told_within_ten_seconds(timeline: str, rule: str) -> N
     bed = Bed().take(patient(timeline, 32.0))
     raised = next(event for event in bed.events if event.rule == rule and event.presence is Presence.ON)
     at_s = (raised.since - bed.vitals[0].t_end) / 1e9 + 1
+    assert raised.since - raised.onset_t <= 10 * SECOND_NS
     # A bradycardia is five beats of it long.
     assert 15 < at_s < (25 if rule != "extreme-bradycardia" else 27)
     assert raised.priority == "high"
