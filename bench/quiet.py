@@ -2,8 +2,8 @@
 
 Quiet signal: the parts of annotated records (MIT-BIH) in which all beats and the rhythm are normal, and
 recordings labelled normal, each looped for five minutes (`training.calibration.stretches`). Every stretch is
-one session of one bed. The annotated parts and normals of split ``val`` also chose the model's alarm
-threshold; normals of split ``test`` chose nothing.
+one session of one bed. Normals of split ``train`` trained the model, so that they say something of the other
+rules only; the annotated parts and normals of ``val`` chose its alarm threshold; those of ``test`` nothing.
 
 At the same setting: recordings labelled abnormal that raise an ``anomaly`` alarm when looped for a minute.
 Nothing is chosen by them.
@@ -230,10 +230,10 @@ def _groups(entry: Entry) -> Iterator[str]:
 
 
 def choose(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Choose quiet recordings, a calibration's and normals of ``test``, and abnormal ones of both."""
-    annotated = with_stretches(select(entries, split="val", label=0), entries)
-    quiet = [*annotated, *select(entries, split="test", label=0)]
-    return quiet, [*select(entries, split="val", label=1), *select(entries, split="test", label=1)]
+    """Choose quiet recordings, a calibration's and other normals, and abnormal ones of val and test."""
+    normals = [entry for split in ("train", "test") for entry in select(entries, split=split, label=0)]
+    quiet = [*with_stretches(select(entries, split="val", label=0), entries), *normals]
+    return quiet, [entry for split in ("val", "test") for entry in select(entries, split=split, label=1)]
 
 
 def measure(entries: Sequence[Entry], session: Session, on_done: Callable[[float], None]) -> Measured:
@@ -325,7 +325,10 @@ def _origin(manifest: Manifest, precision: str, index_sha256: str) -> str:
     threshold = f"The alarm threshold of {manifest.name} ({precision}: {level:.2f}) was chosen on"
     if manifest.data.get("index_sha256") != index_sha256:
         return f"{threshold} another index."
-    return f"{threshold} the annotated stretches and those of split val; split test chose nothing."
+    return (
+        f"{threshold} the annotated stretches and those of split val, its weights on split train;"
+        " split test chose nothing."
+    )
 
 
 def _lines(measured: Measured, origin: str) -> list[str]:
@@ -335,11 +338,13 @@ def _lines(measured: Measured, origin: str) -> list[str]:
         lines += ["Alarms on quiet signal, per bed-hour\n", *quiet_lines(parts), f"\n{origin}"]
         lines += [f"\nGoal: at most {GOAL_PER_BED_HOUR:g} {ANOMALY.rule} alarm per bed-hour\n"]
         lines += goal_lines(parts)
-    for one in measured.heard:
-        for alarm in one.raised:
-            again = " again" if alarm.again else ""
-            where = f"{one.record} ({one.part}) at {alarm.at_s:.1f} s"
-            lines.append(f"{where}: {alarm.rule}{again}, {alarm.message}")
+    raised = [(one, alarm) for one in measured.heard for alarm in one.raised]
+    if raised:
+        lines.append("\nRaised on quiet signal\n")
+    for one, alarm in raised:
+        again = " again" if alarm.again else ""
+        where = f"{one.record} ({one.part}) at {alarm.at_s:.1f} s"
+        lines.append(f"{where}: {alarm.rule}{again}, {alarm.message}")
     if measured.answers:
         lines.append(f"\nAbnormal recordings that raise an {ANOMALY.rule} alarm within {ABNORMAL_S:g} s\n")
         lines += sensitivity_lines(sensitivity(measured.answers))
@@ -370,7 +375,7 @@ def main(index: Path | None, model: str | None, json_path: str | None) -> None:
     except (IndexFileError, BundleError) as error:
         raise click.ClickException(str(error)) from error
     if not quiet:
-        raise click.ClickException(f"{index}: no annotated records, and no normals of splits val and test")
+        raise click.ClickException(f"{index}: no annotated records, and no normals with a split")
     manifest, precision = session.manifest, session.precision
     index_sha256 = hashlib.sha256(index.read_bytes()).hexdigest()
     origin = _origin(manifest, precision, index_sha256)
