@@ -257,8 +257,8 @@ def lines_of(found: dict[str, Tally]) -> list[str]:
     rows = [
         [
             kind.replace("_", " "),
-            _share(tally.kept, tally.true),
-            _share(tally.suppressed, tally.false),
+            share(tally.kept, tally.true),
+            share(tally.suppressed, tally.false),
             f"{tally.suppressed_by_ecg}",
             "–" if tally.score is None else f"{tally.score:.1f}",
         ]
@@ -267,7 +267,8 @@ def lines_of(found: dict[str, Tally]) -> list[str]:
     return table(["alarm", "true kept", "false suppressed", "of these by ECG alone", "score"], rows)
 
 
-def _share(count: int, of: int) -> str:
+def share(count: int, of: int) -> str:
+    """Return a share with its interval, such as ``3/4 = 75 % [30, 95]``; a dash of none."""
     interval = wilson(count, of)
     if interval is None:
         return "–"
