@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ingest.simulator.noise import MUSCLE_BAND_HZ
 from stream.vitals.quality import Issue
 from training.evaluation.robustness import MUSCLE_HZ, WANDER_HZ, band_noise
 from training.fitting.augment import bursts
@@ -87,9 +88,12 @@ class Disturbance:
     apply: Callable[[Clean, float, np.random.Generator], Disturbed]
 
 
-def _muscle(clean: Clean, snr_db: float, rng: np.random.Generator) -> Disturbed:
-    noise = band_noise(*clean.millivolts.shape, clean.fs, MUSCLE_HZ, rng)
-    return _everywhere(clean, clean.noise_mv(snr_db) * noise)
+def _muscle(band_hz: tuple[float, float]) -> Callable[[Clean, float, np.random.Generator], Disturbed]:
+    def muscle(clean: Clean, snr_db: float, rng: np.random.Generator) -> Disturbed:
+        noise = band_noise(*clean.millivolts.shape, clean.fs, band_hz, rng)
+        return _everywhere(clean, clean.noise_mv(snr_db) * noise)
+
+    return muscle
 
 
 def _motion(clean: Clean, snr_db: float, rng: np.random.Generator) -> Disturbed:
@@ -171,13 +175,19 @@ _SNR_DB = (24.0, 18.0, 12.0, 6.0, 0.0, -6.0)
 _AMPLITUDES_MV = (0.1, 0.25, 0.5, 1.0, 2.0)
 _PERCENT = (5.0, 20.0, 30.0, 50.0, 100.0)
 
-MUSCLE = Disturbance("muscle noise", frozenset({Issue.NOISE}), "dB", _SNR_DB, _muscle)
+MUSCLE = Disturbance(
+    "muscle noise, 20 to 150 Hz", frozenset({Issue.NOISE}), "dB", _SNR_DB, _muscle(MUSCLE_HZ)
+)
+LOW_MUSCLE = Disturbance(
+    "muscle noise, 4 to 90 Hz", frozenset({Issue.NOISE}), "dB", _SNR_DB, _muscle(MUSCLE_BAND_HZ)
+)
 MOTION = Disturbance(
-    "electrode motion", frozenset({Issue.NOISE, Issue.BASELINE}), "dB", (*_SNR_DB, -12.0), _motion
+    "electrode motion, 1 to 10 Hz", frozenset({Issue.NOISE, Issue.BASELINE}), "dB", (*_SNR_DB, -12.0), _motion
 )
 
 DISTURBANCES = (
     MUSCLE,
+    LOW_MUSCLE,
     MOTION,
     Disturbance("powerline, 50 Hz", frozenset({Issue.POWERLINE}), "mV", _AMPLITUDES_MV, _mains(50.0)),
     Disturbance("powerline, 60 Hz", frozenset({Issue.POWERLINE}), "mV", _AMPLITUDES_MV, _mains(60.0)),

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.beats import Times, default_folder, match, outside_flutter, rates, read_reference
-from bench.disturbances import DISTURBANCES, MOTION, MUSCLE, Clean, Disturbance
+from bench.disturbances import DISTURBANCES, LOW_MUSCLE, MOTION, MUSCLE, Clean, Disturbance
 from bench.machine import machine, versions
 from bench.markdown import table
 from ingest.source import IngestError
@@ -45,6 +45,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 BEATS_S = 300.0
 """So much of each annotated record, from its beginning."""
+IN_BEATS = (MUSCLE, LOW_MUSCLE, MOTION)
+"""What the beats are looked for in."""
+
 _SEED = 0
 _SPLITS = ("train", "val")
 # A lead-second is disturbed from this share of its samples on.
@@ -187,7 +190,7 @@ def count_beats(entry: Entry, seconds: float = BEATS_S) -> list[dict[str, Any]]:
         return of
 
     rows = [row("none", None, "–", signal)]
-    for disturbance in (MUSCLE, MOTION):
+    for disturbance in IN_BEATS:
         for snr_db in disturbance.levels:
             x, _ = disturbance.apply(clean, snr_db, _generator(signal, disturbance.name))
             first = np.column_stack([x[:, :1], signal.millivolts[:, 1:]])

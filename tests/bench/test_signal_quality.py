@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.disturbances import DISTURBANCES, MOTION, MUSCLE, Disturbance
-from bench.signal_quality import Count, clean_of, count_beats, count_disturbed, main
+from bench.signal_quality import IN_BEATS, Count, clean_of, count_beats, count_disturbed, main
 from tests.training.conftest import made_up_signal
 from training.recordings import Signal, read_index
 
@@ -71,12 +71,12 @@ def test_real_recordings_are_disturbed_and_rated_as_they_are(data_dir: Path, tmp
     path = tmp_path / "found.json"
     done = CliRunner().invoke(main, [str(tmp_path), "--json", str(path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert "| muscle noise | `noise` |" in done.output
+    assert "| muscle noise, 20 to 150 Hz | `noise` |" in done.output
     found = json.loads(path.read_text())
     assert found["recordings"] == 2
     of = {(row["disturbance"], row["level"]): row for row in found["disturbed"]}
     assert of["powerline, 50 Hz", 1.0]["right"] == 1.0
-    assert of["muscle noise", 24.0]["unusable"] < 0.05
+    assert of[MUSCLE.name, 24.0]["unusable"] < 0.05
     untouched = {row["dataset"]: row for row in found["untouched"]}
     assert untouched["ptb-xl"]["n"] == 2 * 10 * 12
     assert untouched["ptb-xl"]["unusable"] < 0.01
@@ -89,7 +89,7 @@ def test_beats_are_counted_with_noise_and_without(data_dir: Path, tmp_path: Path
     (entry,) = read_index(index_of(data_dir, tmp_path, {"100"}))
     quiet, *noisy = count_beats(entry, seconds=20.0)
     assert quiet["with_quality"] == quiet["without"] == {"tp": 23, "fp": 0, "fn": 0}
-    assert len(noisy) == 2 * (len(MUSCLE.levels) + len(MOTION.levels))
+    assert len(noisy) == 2 * sum(len(disturbance.levels) for disturbance in IN_BEATS)
     loudest = next(row for row in noisy if (row["snr_db"], row["leads"]) == (-6.0, "all"))
     assert loudest["seconds_unusable"] == loudest["seconds"]
     assert loudest["with_quality"]["tp"] == 0
