@@ -190,7 +190,7 @@ def measure_record(record: Path, detector: str) -> dict[str, Any]:
     recording = WfdbRecording(record)
     reference = read_reference(record, recording.fs)
     found, spent, delays = _RUN[detector](recording)
-    counted, judged = _outside(reference.beats, reference), _outside(np.sort(found), reference)
+    counted, judged = outside_flutter(reference.beats, reference), outside_flutter(np.sort(found), reference)
     pairs = match(counted, judged)
     errors = np.array([judged[at] - counted[beat] for beat, at in pairs])
     counts = {"tp": len(pairs), "fp": len(judged) - len(pairs), "fn": len(counted) - len(pairs)}
@@ -198,24 +198,30 @@ def measure_record(record: Path, detector: str) -> dict[str, Any]:
         "record": record.name,
         "detector": detector,
         **counts,
-        **_rates(counts),
+        **rates(counts),
         "rms_error_ms": round(1000 * float(np.sqrt(np.mean(errors**2))), 1),
         "signal_s_per_s": round((recording.duration_s or 0.0) / spent),
         **delays,
     }
 
 
-def _outside(times: Times, reference: Reference) -> Times:
+def outside_flutter(times: Times, reference: Reference) -> Times:
+    """Return the times that count: there are no beats to find in flutter."""
     inside = np.zeros(len(times), np.bool_)
     for begin, end in reference.flutter:
         inside |= (times >= begin - TOLERANCE_S) & (times <= end + TOLERANCE_S)
     return times[~inside]
 
 
-def _rates(counts: dict[str, int]) -> dict[str, float]:
+def rates(counts: dict[str, int]) -> dict[str, float | None]:
+    """Return sensitivity and positive predictivity of the counts ``tp``, ``fp`` and ``fn``.
+
+    None where there are no beats, or none were found.
+    """
+    tp, there, found = counts["tp"], counts["tp"] + counts["fn"], counts["tp"] + counts["fp"]
     return {
-        "sensitivity": round(counts["tp"] / (counts["tp"] + counts["fn"]), 5),
-        "positive_predictivity": round(counts["tp"] / (counts["tp"] + counts["fp"]), 5),
+        "sensitivity": round(tp / there, 5) if there else None,
+        "positive_predictivity": round(tp / found, 5) if found else None,
     }
 
 
@@ -231,7 +237,7 @@ def totals(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "record": "all",
             "detector": detector,
             **counts,
-            **_rates(counts),
+            **rates(counts),
             "rms_error_ms": round(float(np.sqrt(np.average(errors**2, weights=weights))), 1),
             "signal_s_per_s": round(float(np.median([row["signal_s_per_s"] for row in own]))),
         }

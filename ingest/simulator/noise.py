@@ -30,8 +30,8 @@ _MAINS_MV = (0.0, 0.003)
 _WANDER_MV = (0.015, 0.045)
 _DRIFT_MV = (0.02, 0.05)
 
-# Muscle noise reaches the passband of the recorder; most of its power lies low at the skin.
-_MUSCLE_BAND_HZ = (4.0, 90.0)
+MUSCLE_BAND_HZ = (4.0, 90.0)
+"""Muscle noise reaches the passband of the recorder; most of its power lies low at the skin."""
 _DRIFT_HZ = 0.15
 # Movement bends the baseline and hides P and T waves: the band of the ECG itself.
 _MOTION_BAND_HZ = (0.4, 4.0)
@@ -82,7 +82,7 @@ class ElectrodeNoise:
         self._drift = rng.uniform(*_DRIFT_MV) * rng.uniform(0.5, 1.5, _ELECTRODES)
         self._motion = rng.uniform(0.3, 1.0, _ELECTRODES)
         self._mains_hz = mains_hz
-        self._muscle_band = _Band(*_MUSCLE_BAND_HZ, fs)
+        self._muscle_band = _Band(*MUSCLE_BAND_HZ, fs)
         self._drift_band = _Band(None, _DRIFT_HZ, fs)
         self._motion_band = _Band(*_MOTION_BAND_HZ, fs)
 

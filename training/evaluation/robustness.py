@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
-from models.manifest import Manifest
+from models.manifest import FilterSpec, Manifest
 from stream.leads import LEADS
 from stream.preprocess import Conditioner
 from training.evaluation.scored import Change
@@ -35,9 +35,9 @@ RATES_HZ = (250.0, 360.0)
 # Diagnostic bandwidth of an electrocardiograph (IEC 60601-2-25): what an amplifier lets pass, whatever the
 # sampling frequency of the recording.
 _BAND_HZ = (0.05, 150.0)
-_WANDER_HZ = (0.05, 0.5)
-# Surface EMG has most of its power here; below lies the ECG itself.
-_MUSCLE_HZ = (20.0, 150.0)
+WANDER_HZ = (0.05, 0.5)
+MUSCLE_HZ = (20.0, 150.0)
+"""Surface EMG has most of its power here; below lies the ECG itself."""
 # Muscles tense and relax over seconds.
 _BURST_HZ = (0.0, 1.0)
 # The slowest wander needs a whole period to be drawn from.
@@ -92,13 +92,25 @@ def with_noise(signal: Signal, snr_db: float, manifest: Manifest) -> Signal:
     """
     seed = zlib.crc32(np.ascontiguousarray(signal.millivolts).tobytes())
     noise = _noise(*signal.millivolts.shape, signal.fs, seed)
-    scale = np.sqrt(_power(signal, manifest) / 10 ** (snr_db / 10))
+    scale = np.sqrt(ecg_power(signal, manifest.filter, manifest.window.fs) / 10 ** (snr_db / 10))
     return Signal(signal.fs, signal.leads, signal.millivolts + scale * noise)
 
 
-def _power(signal: Signal, manifest: Manifest) -> Float64Array:
-    # Variance of each lead as the model would see it, mV^2.
-    conditioner = Conditioner(manifest.filter, signal.fs, manifest.window.fs, len(signal.leads))
+def ecg_power(signal: Signal, filter_spec: FilterSpec, fs: float) -> Float64Array:
+    """Return the variance of each lead behind a model's band-pass, mV^2.
+
+    Parameters
+    ----------
+    signal : Signal
+    filter_spec : FilterSpec
+    fs : float
+        Sampling frequency of the model, Hz.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (leads,)
+    """
+    conditioner = Conditioner(filter_spec, signal.fs, fs, len(signal.leads))
     piece = conditioner.push(np.ascontiguousarray(signal.millivolts.T))
     there = piece.missing == 0
     count = np.maximum(there.sum(axis=1, keepdims=True), 1)
@@ -114,18 +126,20 @@ def _noise(n: int, leads: int, fs: float, seed: int) -> Float64Array:
     # Unit variance over the recording, per lead.
     rng = np.random.default_rng([_SEED, seed])
     length = max(n, round(_LEAST_S * fs))
-    white = _band(length, leads, fs, _BAND_HZ, rng)
+    white = band_noise(length, leads, fs, _BAND_HZ, rng)
     muscle = _unit(
-        _band(length, leads, fs, _MUSCLE_HZ, rng) * np.abs(_band(length, leads, fs, _BURST_HZ, rng))
+        band_noise(length, leads, fs, MUSCLE_HZ, rng) * np.abs(band_noise(length, leads, fs, _BURST_HZ, rng))
     )
-    wander = _band(length, leads, fs, _WANDER_HZ, rng)
+    wander = band_noise(length, leads, fs, WANDER_HZ, rng)
     return _unit((white + muscle + wander)[:n])
 
 
-def _band(n: int, leads: int, fs: float, band: tuple[float, float], rng: np.random.Generator) -> Float64Array:
-    # Gaussian noise of unit variance and even spectrum between two frequencies.
+def band_noise(
+    n: int, leads: int, fs: float, band_hz: tuple[float, float], rng: np.random.Generator
+) -> Float64Array:
+    """Return Gaussian noise of unit variance and even spectrum between two frequencies, shape (n, leads)."""
     hz = np.fft.rfftfreq(n, 1 / fs)
-    inside = (hz >= band[0]) & (hz <= band[1]) & (hz > 0)
+    inside = (hz >= band_hz[0]) & (hz <= band_hz[1]) & (hz > 0)
     spectrum = np.zeros((len(hz), leads), np.complex128)
     spectrum[inside] = rng.standard_normal((inside.sum(), leads)) + 1j * rng.standard_normal(
         (inside.sum(), leads)
