@@ -18,7 +18,7 @@ from stream.alarms.conditions import UNSCORED_S
 from stream.alarms.state import BedState, DueSnapshot, Moment
 from stream.clock import Clock
 from stream.contract import AlarmEvent, AlarmKind
-from stream.hindsight import AFTER_S
+from stream.hindsight import span_of
 from stream.snapshot_process import Answer, NotMadeError
 
 if TYPE_CHECKING:
@@ -180,4 +180,4 @@ class Keeper:
 def _over(due: DueSnapshot, state: BedState, moment: Moment | None) -> bool:
     if state.ended or state.session != due.raised.session:
         return True
-    return moment is not None and moment.t >= due.raised.since + AFTER_S * 1e9
+    return moment is not None and moment.sample >= span_of(due.raised, moment.fs).end

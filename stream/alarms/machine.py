@@ -38,9 +38,6 @@ from stream.alarms.conditions import CONDITIONS, ESCALATE_S, PAUSED, Condition
 from stream.alarms.state import BedState, Moment, OpenAlarm
 from stream.contract import AlarmEvent, AlarmKind, Presence, alarm_id
 
-# From another chunk the same sample may get a time that is a nanosecond or two aside: what has lasted just so
-# long has lasted so in every chunking.
-_ROUNDING_NS = 1_000_000
 # Somebody who acknowledges an alarm looks at one of the last few.
 _REMEMBERED = 16
 
@@ -89,7 +86,7 @@ def observe(state: BedState, condition: Condition, moment: Moment, seen: Seen) -
     if seen.present is None:
         state.waiting.pop(condition.rule, None)
         if (alarm := state.open.get(condition.rule)) is not None:
-            alarm.gone_t = None
+            alarm.gone_from = None
         return []
     if seen.present:
         return _there(state, condition, moment, seen)
@@ -100,14 +97,14 @@ def _there(state: BedState, condition: Condition, moment: Moment, seen: Seen) ->
     rule = condition.rule
     alarm = state.open.get(rule)
     if alarm is not None:
-        alarm.gone_t = None
+        alarm.gone_from = None
         alarm.message, alarm.score = seen.message, seen.score
         if alarm.presence is Presence.LATCHED:
             # It had ended, and began again.
             alarm.onset, alarm.onset_t = seen.onset, moment.time_of(seen.onset)
         quiet = alarm.presence in (Presence.LATCHED, Presence.OFF) and not _silenced(state, condition)
         return _signal(state, condition, moment) if quiet else []
-    if not _lasted(state.waiting.setdefault(rule, moment.t), moment, condition.delay_s):
+    if not _lasted(state.waiting.setdefault(rule, moment.sample), moment, condition.delay_s):
         return []
     del state.waiting[rule]
     # What an admission ended and is still there, or a pause in the same moment as the last one: a new alarm
@@ -130,9 +127,9 @@ def _gone(state: BedState, condition: Condition, moment: Moment, seen: Seen) -> 
     alarm = state.open.get(condition.rule)
     if alarm is None or alarm.presence is Presence.LATCHED:
         return []
-    if alarm.gone_t is None:
-        alarm.gone_t = moment.t
-    if not _lasted(alarm.gone_t, moment, condition.hold_s):
+    if alarm.gone_from is None:
+        alarm.gone_from = moment.sample
+    if not _lasted(alarm.gone_from, moment, condition.hold_s):
         return []
     if alarm.presence is Presence.ON and condition.latching:
         alarm.presence = Presence.LATCHED
@@ -152,11 +149,10 @@ def acknowledge(state: BedState, condition: Condition, moment: Moment, who: str)
     return [_event(state, condition, moment, Presence.ACKNOWLEDGED, message, alarm.score, who)]
 
 
-def pause(state: BedState, moment: Moment, until_t: int, who: str) -> list[AlarmEvent]:
-    """Keep physiological alarms silent up to a device time; a second pause takes the place of the first."""
-    state.paused_until = until_t
-    seconds = max(0, round((until_t - moment.t) / 1e9))
-    message = f"alarms paused for {seconds} s by {who}"
+def pause(state: BedState, moment: Moment, seconds: float, who: str) -> list[AlarmEvent]:
+    """Keep physiological alarms silent for some seconds; a second pause takes the place of the first."""
+    state.paused_until = moment.sample + round(seconds * moment.fs)
+    message = f"alarms paused for {seconds:.0f} s by {who}"
     events: list[AlarmEvent] = []
     for condition in _open_conditions(state):
         alarm = state.open[condition.rule]
@@ -181,7 +177,7 @@ def resume(state: BedState, moment: Moment, message: str, who: str = "") -> list
     events = _close(state, PAUSED, moment, message, who=who)
     for condition in _open_conditions(state):
         alarm = state.open[condition.rule]
-        if alarm.presence is Presence.OFF and alarm.gone_t is None:
+        if alarm.presence is Presence.OFF and alarm.gone_from is None:
             events += _signal(state, condition, moment)
     return events
 
@@ -197,7 +193,7 @@ def pass_time(state: BedState, moment: Moment, conditions: Iterable[Condition]) 
         Those that are observed at moments like this one.
     """
     events: list[AlarmEvent] = []
-    if state.paused_until is not None and moment.t >= state.paused_until:
+    if state.paused_until is not None and moment.sample >= state.paused_until:
         events += resume(state, moment, "the pause is over")
     if not state.open:
         return events
@@ -207,7 +203,7 @@ def pass_time(state: BedState, moment: Moment, conditions: Iterable[Condition]) 
         if alarm is None or limit_s is None or alarm.escalation:
             continue
         waiting = alarm.presence in (Presence.ON, Presence.LATCHED)
-        if waiting and _lasted(alarm.signalled_t, moment, limit_s):
+        if waiting and _lasted(alarm.signalled_at, moment, limit_s):
             alarm.escalation += 1
             message = f"{alarm.message}; not acknowledged for {limit_s:g} s"
             events.append(_event(state, condition, moment, alarm.presence, message, alarm.score))
@@ -223,8 +219,9 @@ def end_all(state: BedState, moment: Moment, message: str) -> list[AlarmEvent]:
     ]
 
 
-def _lasted(since_t: int, moment: Moment, seconds: float) -> bool:
-    return moment.t - since_t >= seconds * 1e9 - _ROUNDING_NS
+def _lasted(since: int, moment: Moment, seconds: float) -> bool:
+    # Counted in samples: a clock may jump, and nothing must last for an hour longer or shorter by it.
+    return moment.sample - since >= seconds * moment.fs
 
 
 def _open_conditions(state: BedState) -> list[Condition]:
@@ -237,7 +234,7 @@ def _silenced(state: BedState, condition: Condition) -> bool:
 
 def _signal(state: BedState, condition: Condition, moment: Moment) -> list[AlarmEvent]:
     alarm = state.open[condition.rule]
-    alarm.presence, alarm.signalled_t, alarm.escalation = Presence.ON, moment.t, 0
+    alarm.presence, alarm.signalled_at, alarm.escalation = Presence.ON, moment.sample, 0
     return [_event(state, condition, moment, Presence.ON, alarm.message, alarm.score)]
 
 

@@ -131,8 +131,7 @@ def _pause(case: Case, value: Any, who: str) -> Answer:
     seconds = PAUSE_S if value is None else _number(value, "seconds")
     if not 0 < seconds <= PAUSE_MOST_S:
         raise RefusedError(f"seconds: a pause lasts up to {PAUSE_MOST_S:g} s, not {seconds:g}")
-    until_t = case.moment.t + round(seconds * 1e9)
-    return Answer(f"paused for {seconds:g} s", pause(case.state, case.moment, until_t, who), after=seconds)
+    return Answer(f"paused for {seconds:g} s", pause(case.state, case.moment, seconds, who), after=seconds)
 
 
 def _resume(case: Case, value: Any, who: str) -> Answer:

@@ -47,10 +47,10 @@ class OpenAlarm(BaseModel):
     """Transitions published so far: the number of the next one."""
     presence: Presence = Presence.OFF
     """Off while it is open: kept silent by a pause."""
-    signalled_t: int = 0
-    """Device time since which it has been waiting for an acknowledgement."""
-    gone_t: int | None = None
-    """Device time since which the condition has been absent; None while it is there."""
+    signalled_at: int = 0
+    """Sample since which it has been waiting for an acknowledgement."""
+    gone_from: int | None = None
+    """Sample since which the condition has been absent; None while it is there."""
     escalation: int = 0
     """How many times it has been told again because nobody acknowledged it."""
     message: str = ""
@@ -99,9 +99,9 @@ class BedState(BaseModel):
     open: dict[str, OpenAlarm] = Field(default_factory=dict)
     """Open alarms by rule."""
     waiting: dict[str, int] = Field(default_factory=dict)
-    """Conditions that have not lasted long enough for an alarm, by rule: device time at which they began."""
+    """Conditions that have not lasted long enough for an alarm, by rule: sample at which they began."""
     paused_until: int | None = None
-    """Device time up to which physiological alarms are kept silent."""
+    """Sample up to which physiological alarms are kept silent."""
     ended: bool = False
     """The newest chunk said that this session is over."""
     former: list[str] = Field(default_factory=list)

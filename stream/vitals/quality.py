@@ -67,9 +67,9 @@ _RAIL_MV = 4.0
 # Above what these bounds say of the electrode, the band-pass behind them still removes nearly all of it.
 _BASELINE_MV, _POWERLINE_MV = 1.0, 0.5
 _MISSING, _PLATEAU = 0.3, 0.1
-# White noise alone has a sixth; clean leads have a hundredth. The beat detector, which listens around 12 Hz, is
-# less disturbed by what lies above: of 0.08, 0.16, 0.24 and no bound at all, the second finds nearly all beats
-# in muscle noise of 6 dB and invents few in noise of 0 dB (MIT-BIH records of train and val).
+# White noise alone has a sixth; clean leads have a hundredth. The beat detector, which listens around 12 Hz,
+# is less disturbed by what lies above: of 0.08, 0.16, 0.24 and no bound at all, the second finds nearly all
+# beats in muscle noise of 6 dB and invents few in noise of 0 dB (MIT-BIH records of train and val).
 _NOISE, _NOISE_OF_BEATS = 0.08, 0.16
 # Below this noise nothing is doubtful, however small the lead.
 _QUIET_MV = 0.02

@@ -113,6 +113,35 @@ def test_a_dead_flat_line_where_there_were_beats_is_an_asystole() -> None:
     assert [presence for _, presence in bed.told("lead-off")] == [Presence.ON]
 
 
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_device_clock_that_jumps_changes_nothing_but_the_times(jump_s: int) -> None:
+    def watched(jump_s: int) -> Bed:
+        chunks = patient("sinus:75@0 vt:180@20", 110.0)
+        for number, chunk in enumerate(chunks):
+            t0 = chunk.header.t0 + (jump_s * SECOND_NS if number >= 110 else 0)
+            header = chunk.header.model_copy(update={"t0": t0, "pace": 1.0})
+            chunks[number] = SampleChunk(header, chunk.samples)
+        bed = Bed().take(chunks[:100])
+        # The pause begins before the jump and has to end a minute later, not an hour.
+        bed.events += bed.ask(CommandKind.PAUSE, 60)
+        return bed.take(chunks[100:])
+
+    jumped, steady = watched(jump_s), watched(0)
+
+    def told(bed: Bed) -> list[tuple[str, Presence, int, int]]:
+        return [
+            (event.rule, event.presence, event.onset, event.escalation)
+            for event in bed.events
+            if event.rule != "clock-skew"
+        ]
+
+    assert told(jumped) == told(steady)
+    assert [presence for _, presence in steady.told("paused")] == [Presence.ON, Presence.OFF]
+    assert any(event.rule == "ventricular-tachycardia" for event in steady.events)
+    # And somebody is told.
+    assert [event.presence for event in jumped.events if event.rule == "clock-skew"] == [Presence.ON]
+
+
 def test_a_device_without_a_patient_is_no_asystole() -> None:
     assert Bed().take(flat_from(patient("sinus:75@0", 30.0), 0)).told("asystole") == []
 

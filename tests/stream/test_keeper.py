@@ -69,7 +69,9 @@ class Floor:
 
 
 def at(seconds: float, alarm: str = "abc", bed: str = "bed-1") -> Any:
-    return raised(alarm, bed, T0 + round(seconds * SECOND_NS))
+    since = T0 + round(seconds * SECOND_NS)
+    event = raised(alarm, bed, since)
+    return event.model_copy(update={"onset": round(seconds * FS), "onset_t": since})
 
 
 def test_the_raise_of_a_physiological_alarm_is_noted_once() -> None:

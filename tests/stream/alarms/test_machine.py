@@ -116,9 +116,8 @@ class Alarms(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 60))
     def somebody_pauses(self, seconds: int) -> None:
         moment = moment_at(self.now)
-        until = moment_at(self.now + seconds).t
-        self.do(lambda state: pause(state, moment, until, "nurse"))
-        self.paused_until = self.now + seconds
+        self.do(lambda state: pause(state, moment, seconds, "nurse"))
+        self.paused_until = moment.sample + seconds * FS
         assert self.presence(PAUSED) is Presence.ON
 
     @rule()
@@ -137,10 +136,10 @@ class Alarms(RuleBasedStateMachine):
             for name, alarm in self.state.open.items()
             if alarm.presence in (Presence.ON, Presence.LATCHED)
             and not alarm.escalation
-            and moment.t - alarm.signalled_t >= ESCALATE_S.get(CONDITIONS[name].priority, 1e9) * 1e9
+            and moment.sample - alarm.signalled_at >= ESCALATE_S.get(CONDITIONS[name].priority, 1e9) * FS
         }
         events = self.do(lambda state: pass_time(state, moment, CONDITIONS.values()))
-        if self.paused_until is not None and moment.t >= moment_at(self.paused_until).t:
+        if self.paused_until is not None and moment.sample >= self.paused_until:
             self.paused_until = None
         assert {event.alarm for event in events if event.escalation} == set(due.values())
         if seconds:
@@ -244,7 +243,7 @@ def test_a_poor_signal_neither_ends_an_alarm_nor_counts_for_its_end() -> None:
 def test_what_is_still_there_after_a_pause_is_raised_again_and_what_came_in_it_for_the_first_time() -> None:
     state = BedState(session="s")
     there(state, ASYSTOLE, 0, True)
-    events = pause(state, moment_at(1), moment_at(31).t, "nurse")
+    events = pause(state, moment_at(1), 30, "nurse")
     assert told(events) == [
         "off alarms paused for 30 s by nurse",
         "on alarms paused for 30 s by nurse",
@@ -264,7 +263,7 @@ def test_what_is_still_there_after_a_pause_is_raised_again_and_what_came_in_it_f
 
 def test_what_ended_within_a_pause_is_not_told() -> None:
     state = BedState(session="s")
-    pause(state, moment_at(0), moment_at(30).t, "nurse")
+    pause(state, moment_at(0), 30, "nurse")
     assert there(state, ASYSTOLE, 1, True) == []
     there(state, ASYSTOLE, 10, False)
     assert there(state, ASYSTOLE, 14, False) == []

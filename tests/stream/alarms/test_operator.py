@@ -93,7 +93,7 @@ def test_resuming_what_is_not_paused_is_refused(alarmed: BedState) -> None:
     with pytest.raises(RefusedError, match="not paused"):
         do(alarmed, CommandKind.RESUME)
     do(alarmed, CommandKind.PAUSE)
-    assert alarmed.paused_until == moment_at(130).t
+    assert alarmed.paused_until == moment_at(130).sample
     assert "resumed by nurse" in do(alarmed, CommandKind.RESUME).events[0].message
 
 
