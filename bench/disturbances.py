@@ -182,7 +182,7 @@ LOW_MUSCLE = Disturbance(
     "muscle noise, 4 to 90 Hz", frozenset({Issue.NOISE}), "dB", _SNR_DB, _muscle(MUSCLE_BAND_HZ)
 )
 MOTION = Disturbance(
-    "electrode motion, 1 to 10 Hz", frozenset({Issue.NOISE, Issue.BASELINE}), "dB", (*_SNR_DB, -12.0), _motion
+    "electrode motion, 1 to 10 Hz", frozenset({Issue.MOTION}), "dB", (*_SNR_DB, -12.0), _motion
 )
 
 DISTURBANCES = (

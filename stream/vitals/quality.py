@@ -21,6 +21,9 @@ What is measured, and how much of it halves the index of a lead:
     Amplitude of 50 or 60 Hz, 0.5 mV.
 ``noise``
     What is left above some 25 Hz between the QRS complexes, as a share of the lead's peak to peak, 0.08.
+``motion``
+    How many times its usual extent a lead swings in the ECG's own band, beside what the other leads do, 5: an
+    electrode that moves changes some leads, a heart that changes its rhythm all of them.
 """
 
 from __future__ import annotations
@@ -51,6 +54,7 @@ class Issue(StrEnum):
     BASELINE = "baseline"
     POWERLINE = "powerline"
     NOISE = "noise"
+    MOTION = "motion"
 
 
 LEAD_OFF = frozenset({Issue.OFF, Issue.FLAT, Issue.SATURATED})
@@ -76,6 +80,14 @@ _QUIET_MV = 0.02
 # Half the distance over which curvature is taken: it passes what lies above some 25 Hz and of a wide complex,
 # up to 15 Hz, a tenth.
 _CURVATURE_S = 0.005
+# The same for swings: it passes what lies between some 3 and 17 Hz; samples that are taken of it, Hz.
+_SWING_S, _SWING_HZ = 0.05, 125.0
+# Of fewer leads there is no telling which one is unlike the others: where a ventricular beat turns the axis
+# of the heart, one of two leads may swing ten times as much as before, and the other less.
+_MOTION, _MOTION_LEADS = 5.0, 4
+# What a lead usually does is the median of so many seconds, of so many at least. Those in which it moved do
+# not count, unless it has done so for this long: then that is what it does.
+_PAST_S, _PAST_LEAST, _MOVED_S = 8, 3, 30
 # 1.4826 median absolute values are a standard deviation (of Gaussian noise).
 _SIGMA = 1.4826
 # An issue is named from here on. Of the index with `_NOISE_OF_BEATS`, an unusable lead is one below, and it
@@ -156,6 +168,7 @@ class _Measures:
     mean_mv: Float64Array
     powerline_mv: Float64Array
     noise_mv: Float64Array
+    swing_mv: Float64Array
 
 
 class QualityMeter:
@@ -191,6 +204,9 @@ class QualityMeter:
         self._flat = np.zeros(self.n_leads, np.bool_)
         self._usable = np.ones(self.n_leads, np.bool_)
         self._good = np.full(self.n_leads, _AGAIN_S)
+        # Swings of the last seconds, and for how many seconds each lead has moved.
+        self._past = np.full((_PAST_S, self.n_leads), np.nan)
+        self._moved = np.zeros(self.n_leads, np.intp)
 
     def _begin(self, second: int) -> int:
         return int(-(-second * self.fs // 1))
@@ -283,6 +299,7 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     noise = np.where(
         measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
     )
+    motion = _motion(meters, np.where(absent | flat, np.nan, measured.swing_mv))
     off = np.stack([second.off for second in seconds])
     saturated = np.stack([second.saturated for second in seconds])
     # How much of what makes a lead doubtful there is of each issue; in the order of `Issue`.
@@ -295,6 +312,7 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
             np.nan_to_num(step / _BASELINE_MV),
             measured.powerline_mv / _POWERLINE_MV,
             noise / _NOISE,
+            motion / _MOTION,
         ]
     )
     each = 1 / (1 + np.square(shares))
@@ -320,6 +338,39 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
             SecondQuality(second.second, second.start, end, index[place], issues, meter._usable, noisy[place])
         )
     return rated
+
+
+def _motion(meters: Sequence[QualityMeter], swing_mv: Float64Array) -> Float64Array:
+    # How many times its usual extent each lead swings, beside the median of the others. It is noted. NaN is a
+    # lead without a signal.
+    if swing_mv.shape[1] < _MOTION_LEADS:
+        return np.zeros(swing_mv.shape)
+    past = np.stack([meter._past for meter in meters])
+    usual = _middle(past, (~np.isnan(past)).sum(axis=1), least=_PAST_LEAST)
+    times = swing_mv / usual
+    order = np.argsort(times, axis=1)
+    rank = np.argsort(order, axis=1)
+    known = (~np.isnan(times)).sum(axis=1, keepdims=True)
+    # Without itself; the lower one of two in the middle.
+    middle = np.maximum(known - 2, 0) // 2
+    others = np.take_along_axis(np.take_along_axis(times, order, axis=1), middle + (rank <= middle), axis=1)
+    motion = np.where((known >= _MOTION_LEADS) & (swing_mv >= _QUIET_MV), times / others, 0.0)
+    motion = np.nan_to_num(motion)
+    moved = motion >= _MOTION
+    for place, meter in enumerate(meters):
+        meter._moved = np.where(moved[place], meter._moved + 1, 0)
+        as_usual = ~moved[place] | (meter._moved > _MOVED_S)
+        meter._past = np.roll(meter._past, -1, axis=0)
+        meter._past[-1] = np.where(as_usual, swing_mv[place], usual[place])
+    return motion
+
+
+def _middle(values: Float64Array, known: npt.NDArray[np.intp], *, least: int) -> Float64Array:
+    # The lower median along the second axis of what is no NaN; NaN where there is too little.
+    ordered = np.sort(values, axis=1)
+    place = (np.maximum(known, 1) - 1) // 2
+    middle = np.take_along_axis(ordered, place[:, np.newaxis], axis=1)[:, 0]
+    return np.where(known >= least, middle, np.nan)
 
 
 def _measure(x: Float64Array, fs: float) -> _Measures:
@@ -351,17 +402,23 @@ def _measure(x: Float64Array, fs: float) -> _Measures:
         parts = around @ mains.T * np.float32(2 / n)
         powerline = np.hypot(parts[:, :, ::2], parts[:, :, 1::2]).max(axis=2).astype(np.float64)
         around -= parts @ mains
-    lag = max(1, round(_CURVATURE_S * fs))
-    noise = np.zeros(mean.shape)
-    if n > 2 * lag:
-        curvature = around[:, :, : -2 * lag] + around[:, :, 2 * lag :]
-        curvature *= np.float32(-0.5)
-        curvature += around[:, :, lag:-lag]
-        np.abs(curvature, out=curvature)
-        middle = curvature.shape[2] // 2
-        curvature.partition(middle, axis=2)
-        noise = _SIGMA * curvature[:, :, middle].astype(np.float64)
-    return _Measures(gap, missing, ranges, plateau, mean, powerline, noise)
+    noise = _SIGMA * _curvature(around, max(1, round(_CURVATURE_S * fs)))
+    every = max(1, round(fs / _SWING_HZ))
+    swing = _curvature(around[:, :, ::every], max(1, round(_SWING_S * fs / every)))
+    return _Measures(gap, missing, ranges, plateau, mean, powerline, noise, swing)
+
+
+def _curvature(x: Float32Array, lag: int) -> Float64Array:
+    # Median distance of the samples from the middle of those so far before and behind them.
+    if x.shape[2] <= 2 * lag:
+        return np.zeros(x.shape[:2])
+    distance = x[:, :, : -2 * lag] + x[:, :, 2 * lag :]
+    distance *= np.float32(-0.5)
+    distance += x[:, :, lag:-lag]
+    np.abs(distance, out=distance)
+    middle = distance.shape[2] // 2
+    distance.partition(middle, axis=2)
+    return distance[:, :, middle].astype(np.float64)
 
 
 @lru_cache(maxsize=64)

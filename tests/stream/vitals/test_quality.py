@@ -61,6 +61,13 @@ def mains(x: Float64Array) -> None:
     x[:, 2] += 1.5 * np.sin(2 * np.pi * 50 * np.arange(len(x)) / FS)
 
 
+def motion(x: Float64Array) -> None:
+    # Of the ECG's own frequencies, beginning after some seconds.
+    time_s = np.arange(len(x)) / FS
+    swings = np.sin(2 * np.pi * 4 * time_s) + np.sin(2 * np.pi * 6.3 * time_s)
+    x[:, 2] += np.where(time_s >= 6, 1.0 * swings, 0.0)
+
+
 def wander(x: Float64Array) -> None:
     x[:, 2] += 4 * np.sin(2 * np.pi * 0.2 * np.arange(len(x)) / FS)
 
@@ -184,3 +191,24 @@ def test_clean_recordings_are_usable_nearly_always(data_dir: Path) -> None:
         x = np.concatenate(to_millivolts(list(chunks_of(recording, "b", "s"))))
         usable += [second.usable.mean() for second in rated(x, recording.fs)]
     assert np.mean(usable) > 0.99
+
+
+def test_an_electrode_that_moves_is_told_from_the_lead_s_own_past_and_from_the_others() -> None:
+    x = patient(60.0)
+    motion(x)
+    seconds = rated(x)
+    moved = [second.second for second in seconds if Issue.MOTION in second.issues[2]]
+    # Not before there is a past, and not for ever: then it is what the lead does.
+    assert moved[:30] == list(range(6, 36))
+    assert moved[-1] < 45
+    assert all(second.noisy[2] and not second.usable[2] for second in seconds[6:36])
+    assert {lead for second in seconds for lead in range(6) if second.issues[lead]} == {2}
+    # Too few to compare with.
+    assert not any(any(second.issues) for second in rated(x[:, :3]))
+
+
+@pytest.mark.parametrize("rhythm", ["vt:180", "vf", "asystole", "af:130", "sinus:150"])
+@pytest.mark.parametrize("leads", [[0, 5], [0, 1, 5], [0, 1, 2, 3, 4, 5]])
+def test_a_heart_that_changes_its_rhythm_is_no_motion(rhythm: str, leads: list[int]) -> None:
+    for second in rated(patient(24.0, timeline=f"sinus:75@0 {rhythm}@10 sinus:75@17")[:, leads]):
+        assert not any(Issue.MOTION in issues for issues in second.issues)
