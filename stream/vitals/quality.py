@@ -312,7 +312,8 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
             np.nan_to_num(step / _BASELINE_MV),
             measured.powerline_mv / _POWERLINE_MV,
             noise / _NOISE,
-            motion / _MOTION,
+            # As much as usual is no motion.
+            np.maximum(motion - 1, 0) / (_MOTION - 1),
         ]
     )
     each = 1 / (1 + np.square(shares))
