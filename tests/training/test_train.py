@@ -21,6 +21,7 @@ from models.backends import open_session
 from models.bundle import list_bundles, load_bundle
 from models.export import export
 from stream.console import RefusalError
+from tests.command_line import run
 from training.calibration.statistics import record_scores, score_windows
 from training.commands import train
 from training.config import TrainConfig, load_config
@@ -291,10 +292,9 @@ def test_an_interrupted_command_goes_on_where_it_stopped(made_up_index: MakeInde
     )
     assert "Traceback" not in errors
     # With another number of epochs it is another training.
-    process = command(*arguments)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "fit.epochs was 3000, is 3" in errors
+    refused = run("train", *arguments)
+    assert refused.returncode == 1
+    assert "fit.epochs was 3000, is 3" in refused.stderr
 
 
 def test_the_command_explains_itself() -> None:
