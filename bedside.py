@@ -316,10 +316,7 @@ def _analyze_command(
     bedside analyze mitdb/207 --png 207.png --html 207.html --arrays 207.npz --annotations bed
     bedside analyze ecg.npy --fs 500
     """
-    from ingest.annotations import annotation_path, write_annotations
     from ingest.recordings import open_recording
-    from stream.describe import described
-    from stream.overlay import Overlay, TooLongError, save_arrays
 
     recording = open_recording(path, fs=fs)
     # What cannot be written is said before a long analysis, not after it.
@@ -327,7 +324,13 @@ def _analyze_command(
         if file and file != "-":
             check_writable(file)
     if annotations is not None:
+        from ingest.annotations import annotation_path, write_annotations
+
         annotation_path(recording.name, annotations)
+    # Only now: they load scipy, a second or two.
+    from stream.describe import described
+    from stream.overlay import Overlay, TooLongError, save_arrays
+
     session = load_model(model or Settings().model)
     overlay = None
     if png or html or arrays:

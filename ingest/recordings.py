@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-from ingest.dicom_files import DicomRecording
 from ingest.npy_files import NpyRecording
 from ingest.source import IngestError, Recording
 from ingest.wfdb_files import WfdbRecording, record_path
@@ -55,6 +54,9 @@ def open_recording(
     if path.suffix.lower() == ".npy":
         return NpyRecording(path, fs=fs, leads=leads)
     if path.suffix.lower() in (".dcm", ".dicom") or _is_dicom(path):
+        # Only for those who have one: pydicom takes a third of a second to load.
+        from ingest.dicom_files import DicomRecording
+
         return DicomRecording(path)
     if path.suffix.lower() in (".dat", ".mat", ".flac"):
         raise IngestError(path, f"a signal file without its WFDB header {path.stem}.hea")

@@ -196,6 +196,8 @@ class Worker:
         app.task(self._scorer.publish_forever)
         app.task(self._keeper.keep_forever)
         app.timer(_TICK_S)(self._scorer.tick)
+        # The first one at once: a timer begins with a wait.
+        app.task(self._beat)
         app.timer(heartbeat.BEAT_S)(self._beat)
         app.timer(_CHECKPOINT_S)(self._scorer.checkpoint)
         app.timer(_LOOK_S)(self._look)

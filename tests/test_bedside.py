@@ -17,29 +17,9 @@ from pydicom.data import get_testdata_file
 
 import bedside
 from stream.embedded import EmbeddedServer
+from tests.command_line import assert_refused, run, started
 
 DICOM = str(get_testdata_file("waveform_ecg.dcm", download=False))
-
-
-def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bedside", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
-
-
-def assert_refused(result: subprocess.CompletedProcess[str], *words: str, code: int = 1) -> None:
-    assert result.returncode == code, result.stderr
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    if code == 1:
-        assert result.stderr.startswith("bedside: ")
-        assert result.stderr.count("\n") == 1, result.stderr
-    for word in words:
-        assert word in result.stderr
 
 
 def sine(seconds: float = 10.0, fs: float = 500.0, leads: int = 12) -> np.ndarray:
@@ -66,7 +46,7 @@ def wfdb_record(
 
 
 def test_help_shows_the_commands_and_examples_without_loading_anything_heavy() -> None:
-    result = run("--help")
+    result = started("--help")
     assert result.returncode == 0
     for command in ("demo", "analyze", "replay", "worker", "dashboard", "alerts", "train"):
         assert command in result.stdout
@@ -87,7 +67,7 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 
 def test_analyze_speaks_to_people_and_to_programs() -> None:
-    spoken = run("analyze", DICOM)
+    spoken = started("analyze", DICOM)
     assert spoken.returncode == 0
     assert "waveform_ecg: 10.0 s, 1000 Hz, I II III aVR aVL aVF V1 V2 V3 V4 V5 V6" in spoken.stdout
     assert "no alarm" in spoken.stdout
@@ -176,10 +156,13 @@ def test_a_recording_with_a_long_name_is_analysed(tmp_path: Path) -> None:
 
 
 class TestBadInput:
-    """One clear line that says what and where, exit code 1 or 2, no traceback."""
+    """One clear line that says what and where, exit code 1 or 2, no traceback.
+
+    One case of each command in a process of its own, the others in this one.
+    """
 
     def test_no_such_file(self) -> None:
-        assert_refused(run("analyze", "nowhere/rec"), "nowhere/rec", "not found")
+        assert_refused(started("analyze", "nowhere/rec"), "nowhere/rec", "not found")
 
     def test_a_truncated_signal_file(self, tmp_path: Path) -> None:
         record = wfdb_record(tmp_path)
@@ -215,7 +198,7 @@ class TestBadInput:
 
     def test_an_unknown_model(self) -> None:
         assert_refused(run("analyze", DICOM, "--model", "nonesuch"), "nonesuch")
-        assert_refused(run("models", "info", "nonesuch"), "nonesuch")
+        assert_refused(started("models", "info", "nonesuch"), "nonesuch")
 
     def test_no_server(self, short_tmp: Path) -> None:
         result = run("alerts", BEDSIDE_RUNTIME_DIR=str(short_tmp / "run"))
@@ -225,7 +208,8 @@ class TestBadInput:
         "command", [["alerts"], ["dashboard", "--port", "0"], ["replay", DICOM], ["worker"]]
     )
     def test_a_server_that_refuses(self, command: list[str]) -> None:
-        assert_refused(run(*command, "--redis", "redis://127.0.0.1:1"), "127.0.0.1:1")
+        result = started(*command, "--redis", "redis://127.0.0.1:1")
+        assert_refused(result, "redis://127.0.0.1:1", "Connect call failed")
 
     @pytest.mark.parametrize(
         "options", [("--start", "-1"), ("--start", "5", "--stop", "2"), ("--stop", "0"), ("--bed", "x" * 70)]
@@ -275,7 +259,7 @@ class TestBadInput:
     )
     def test_bad_usage(self, arguments: list[str]) -> None:
         if not arguments:
-            result = run()
+            result = started()
             assert result.returncode in (0, 2)
             return
         assert_refused(run(*arguments), "Usage:", code=2)

@@ -13,22 +13,17 @@ import pytest
 
 from bench.capacity import Search, attempt, curve_row_text, search_capacity
 from models.bundle import load_bundle
+from tests.command_line import run, started
 
 WHOLE = {"publish_to_finding", "publish_to_alert"}
 PERCENTILES = {"n", "p50_ms", "p90_ms", "p99_ms", "p999_ms", "max_ms"}
-
-
-def bedside(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bedside", "bench", *arguments], capture_output=True, text=True, check=False
-    )
 
 
 @pytest.mark.slow
 def test_latency_says_where_the_time_went_and_that_nothing_was_lost(tmp_path: Path) -> None:
     # Nine patients: one of them falls ill, and the alarm is raised, while it is measured.
     page = tmp_path / "latency.html"
-    done = bedside("latency", "--beds", "9", "--seconds", "6", "--json", "-", "--html", str(page))
+    done = started("bench", "latency", "--beds", "9", "--seconds", "6", "--json", "-", "--html", str(page))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["beds"], result["seconds"], result["lost"], result["unscored"]) == (9, 6, 0, 0)
@@ -88,7 +83,7 @@ def test_a_plain_loop_stands_in_the_place_of_the_worker() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: tuple[str, ...], code: int, said: str) -> None:
-    done = bedside(*arguments)
+    done = run("bench", *arguments)
     assert done.returncode == code
     assert said in done.stderr
     assert "Traceback" not in done.stderr

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import os
-import sys
+import subprocess
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,10 +17,12 @@ from stream.bus import Bus
 from stream.contract import EVERY_BED, Audit, Command, Presence
 from stream.embedded import EmbeddedServer
 from stream.topics import COMMANDS
+from tests import command_line
 from tests.stream.responder import REFUSES, responding
 from tests.stream.turmoil import event, publish
 
 Server = EmbeddedServer
+Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def with_responder(
@@ -145,23 +146,19 @@ def test_from_a_program(redis_server: Server) -> None:
     asyncio.run(main())
 
 
-async def run(server: Server, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bedside", "alerts", *arguments, "--redis", server.url),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=os.environ,
-    )
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+async def run(server: Server, *arguments: str, how: Program = command_line.run) -> tuple[int, str, str]:
+    # In a thread, while the event loop answers.
+    done = await asyncio.to_thread(how, "alerts", *arguments, "--redis", server.url)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_from_the_command_line(redis_server: Server) -> None:
     async def main() -> None:
         async with responding(redis_server.url) as taken, await Bus.connect(redis_server.url) as bus:
             await publish(bus, event(1), event(2), event(2, event="alarm-2-1", presence=Presence.OFF))
-            assert await run(redis_server, "ack", "alarm-1") == (0, "bed-1: as you say\n", "")
+            # The first of each outcome as a process of its own.
+            acknowledged = await run(redis_server, "ack", "alarm-1", how=command_line.started)
+            assert acknowledged == (0, "bed-1: as you say\n", "")
             assert taken[-1].who == getpass.getuser()
             assert (await run(redis_server, "ack", "--bed", "bed-1", "--who", "nurse 7"))[0] == 0
             assert (await run(redis_server, "pause", "bed-1", "--minutes", "2"))[0] == 0
@@ -172,6 +169,8 @@ def test_from_the_command_line(redis_server: Server) -> None:
                 ("pause", 120.0),
                 ("resume", None),
             ]
+            unknown = await run(redis_server, "ack", "alarm-8", how=command_line.started)
+            assert unknown == (1, "", "bedside: there is no alarm alarm-8\n")
             refused = {
                 ("ack", "alarm-9"): "bedside: there is no alarm alarm-9\n",
                 ("ack", "alarm-2"): "bedside: alarm alarm-2 of bed-1 is over\n",

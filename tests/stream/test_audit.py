@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from stream.contract import Audit, MalformedMessageError
 from stream.embedded import EmbeddedServer
 from stream.topics import AUDIT
 from stream.transport.layout import TopicConfig, stream_key
+from tests import command_line
 
 Server = EmbeddedServer
 
@@ -312,13 +312,7 @@ def test_a_server_that_restarts_goes_on_with_the_same_chain(short_tmp: Any) -> N
 
 
 def run(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "bedside", "audit", *arguments, "--redis", server.url],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ,
-    )
+    return command_line.run("audit", *arguments, "--redis", server.url)
 
 
 def test_verify_says_whether_the_chain_holds_and_where_not(redis_server: Server) -> None:
@@ -344,7 +338,7 @@ def test_verify_says_whether_the_chain_holds_and_where_not(redis_server: Server)
         assert isinstance(found[-1], MalformedMessageError)
 
     on_bus(redis_server, "bedside:", meddle)
-    broken = run(redis_server, "verify")
+    broken = command_line.started("audit", "verify", "--redis", redis_server.url)
     assert broken.returncode == 1
     assert broken.stderr.startswith("bedside: the audit log is broken")
     assert broken.stderr.count("\n") == 1

@@ -21,13 +21,14 @@ from models.backends import open_session
 from models.bundle import list_bundles, load_bundle
 from models.export import export
 from stream.console import RefusalError
+from tests.command_line import run
 from training.calibration.statistics import record_scores, score_windows
 from training.commands import train
 from training.config import TrainConfig, load_config
 from training.dataset import grid_windows
 from training.evaluation.by_dataset import LEAD_SETS, figures_by_dataset
 from training.golden import golden_input
-from training.recordings import read_index, select
+from training.recordings import Entry, Signal, read_index, select
 from training.train import train_bundle
 
 MakeIndex = Callable[..., Path]
@@ -291,10 +292,9 @@ def test_an_interrupted_command_goes_on_where_it_stopped(made_up_index: MakeInde
     )
     assert "Traceback" not in errors
     # With another number of epochs it is another training.
-    process = command(*arguments)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "fit.epochs was 3000, is 3" in errors
+    refused = run("train", *arguments)
+    assert refused.returncode == 1
+    assert "fit.epochs was 3000, is 3" in refused.stderr
 
 
 def test_the_command_explains_itself() -> None:
@@ -317,13 +317,18 @@ def test_shipped_bundles_are_what_their_parts_say(name: str) -> None:
     np.testing.assert_array_equal(golden.mask, mask)
 
 
+@pytest.fixture(scope="module")
+def split_test(data_dir: Path) -> list[tuple[Entry, Signal]]:
+    """Read it once for all models."""
+    return [(entry, entry.read()) for entry in select(read_index(data_dir / "index.csv"), split="test")]
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", list_bundles())
-def test_shipped_models_reproduce_their_figures(name: str, data_dir: Path) -> None:
+def test_shipped_models_reproduce_their_figures(name: str, split_test: list[tuple[Entry, Signal]]) -> None:
     bundle = load_bundle(name)
     manifest, session = bundle.manifest, open_session(bundle)
-    test = select(read_index(data_dir / "index.csv"), split="test")
-    signals = (entry.read() for entry in test)
+    test, signals = zip(*split_test, strict=True)
     windows = grid_windows(signals, manifest.leads, manifest.filter, manifest.window)
     for leads, groups in manifest.metrics.get("test", {}).items():
         chosen = LEAD_SETS[leads]

@@ -15,12 +15,17 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import command_line
 from tests.training.preprocess.conftest import made_up, ptbxl_row, write_mimic, write_ptbxl, write_record
 
 COMMAND = [sys.executable, "-m", "bedside", "preprocess"]
 
 
-def run(*arguments: str | Path, limit_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return command_line.run("preprocess", *arguments)
+
+
+def started(*arguments: str | Path, limit_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
         if limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
@@ -55,7 +60,7 @@ def large_pack(large_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def test_a_run_says_what_it_kept_and_where(ptbxl_tree: Path, tmp_path: Path) -> None:
-    result = run("ptbxl", ptbxl_tree, "--out", tmp_path / "pack", "--jobs", "2")
+    result = started("ptbxl", ptbxl_tree, "--out", tmp_path / "pack", "--jobs", "2")
     assert (result.returncode, result.stderr) == (0, "")
     assert "ptb-xl: 12 of 12 records kept" in result.stdout
     assert "left out: nothing" in result.stdout
@@ -96,7 +101,7 @@ def test_a_wrong_folder_is_one_line(tmp_path: Path, command: str, said: str) -> 
 
 def test_a_folder_that_cannot_be_written_is_one_line(ptbxl_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot write" in refusal(run("ptbxl", ptbxl_tree, "--out", tmp_path / "file" / "pack"))
+    assert "cannot write" in refusal(started("ptbxl", ptbxl_tree, "--out", tmp_path / "file" / "pack"))
 
 
 def test_options_decide_what_a_folder_is(ptbxl_tree: Path, tmp_path: Path) -> None:
@@ -125,7 +130,7 @@ def test_cinc2020_reads_a_tree(tmp_path: Path) -> None:
 
 
 def stopped_midway(tree: Path, out: Path, how: signal.Signals) -> tuple[int, str]:
-    """Run with two readers, stop when something has reached the disk; return exit code and standard error."""
+    """Start two readers, stop when something has reached the disk; return exit code and standard error."""
     with subprocess.Popen(
         [*COMMAND, "ptbxl", tree, "--out", out, "--jobs", "2"],
         stdout=subprocess.DEVNULL,
@@ -176,7 +181,7 @@ def test_a_disk_that_takes_no_more_is_one_line_and_the_run_goes_on(
     large_tree: Path, large_pack: dict[str, bytes], tmp_path: Path
 ) -> None:
     # A limit on the size of a file fails a write as a full disk does: in the middle, with a part written.
-    result = run("ptbxl", large_tree, "--out", tmp_path / "pack", "--jobs", "2", limit_bytes=6_000_000)
+    result = started("ptbxl", large_tree, "--out", tmp_path / "pack", "--jobs", "2", limit_bytes=6_000_000)
     assert "cannot write" in refusal(result)
     assert "records are settled, and the same command goes on from there" in result.stderr
     assert run("ptbxl", large_tree, "--out", tmp_path / "pack", "--jobs", "1").returncode == 0
