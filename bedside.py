@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from stream.engine import Pending
     from stream.offline import Analysis
     from stream.overlay import Overlay
-    from stream.snapshots import Snapshot
-    from stream.subscribe import Alarm
+    from stream.snapshots.store import Snapshot
+    from stream.subscription.follow import Alarm
     from stream.verdict import Verdict
 
 __all__ = [
@@ -109,7 +109,7 @@ def analyze(path: str | Path, *, model: str = "cae-100hz", fs: float | None = No
 
 
 def alarms(url: str, **options: Any) -> AsyncIterator[Alarm]:
-    """Subscribe to the alarms of a running deployment; parameters and errors: `stream.subscribe.alarms`.
+    """Subscribe to the alarms of a running deployment; see `stream.subscription.follow.alarms`.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def alarms(url: str, **options: Any) -> AsyncIterator[Alarm]:
     >>> async for event in bedside.alarms("redis://localhost", since="10m"):  # doctest: +SKIP
     ...     print(event.position, event.bed, event.presence, event.message)
     """
-    from stream.subscribe import alarms as subscribe
+    from stream.subscription.follow import alarms as subscribe
 
     return subscribe(url, **{"prefix": Settings().prefix} | options)
 
@@ -136,7 +136,7 @@ def follow_alarms(url: str, **options: Any) -> Iterator[Alarm]:
     >>> for event in bedside.follow_alarms("redis://localhost", bed="icu-1"):  # doctest: +SKIP
     ...     print(event.position, event.bed, event.presence, event.message)
     """
-    from stream.subscribe import follow_alarms as subscribe
+    from stream.subscription.follow import follow_alarms as subscribe
 
     return subscribe(url, **{"prefix": Settings().prefix} | options)
 
@@ -189,7 +189,7 @@ async def snapshot(url: str, alarm: str) -> Snapshot | None:
 
     Returns
     -------
-    stream.snapshots.Snapshot or None
+    stream.snapshots.store.Snapshot or None
         None: it is not stored yet (that takes ten seconds), or no more.
 
     Examples
@@ -197,7 +197,7 @@ async def snapshot(url: str, alarm: str) -> Snapshot | None:
     >>> kept = await bedside.snapshot("redis://localhost", event.snapshot)  # doctest: +SKIP
     >>> kept.arrays["samples"] / kept.header.gain  # doctest: +SKIP
     """
-    from stream.snapshots import SnapshotStore
+    from stream.snapshots.store import SnapshotStore
 
     async with await _connect(url) as bus:
         return await SnapshotStore(bus).get(alarm)
@@ -219,9 +219,9 @@ _COMMANDS = {
     "ingest": "ingest.commands:ingest",
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
-    "alerts": "stream.alert_commands:alerts",
+    "alerts": "stream.subscription.commands:alerts",
     "watch": "stream.commands:watch",
-    "audit": "stream.audit_commands:audit",
+    "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",
     "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",
@@ -234,8 +234,8 @@ _COMMANDS = {
 _BELOW = {
     "alerts": (
         "bedside:_snapshot_command",
-        "stream.snapshot_commands:snapshots",
-        "stream.snapshot_commands:delete_snapshots",
+        "stream.snapshots.commands:snapshots",
+        "stream.snapshots.commands:delete_snapshots",
     )
 }
 
@@ -450,7 +450,7 @@ def _snapshot_command(
 async def _find_snapshot(url: str, alarm: str) -> Snapshot:
     from stream.asking import newest_event
     from stream.contract import AlarmKind
-    from stream.snapshots import SnapshotStore
+    from stream.snapshots.store import SnapshotStore
 
     async with await _connect(url) as bus:
         found = await SnapshotStore(bus).get(alarm)

@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from stream.alert_commands import event_line
 from stream.console import (
     RefusalError,
     check_writable,
@@ -24,6 +23,7 @@ from stream.console import (
     writing,
 )
 from stream.settings import Settings
+from stream.subscription.commands import event_line
 
 # What the extra `bench` installs, and the module that shows it.
 _NEEDS = {"hdrhistogram": "hdrh", "psutil": "psutil"}

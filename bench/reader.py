@@ -22,7 +22,7 @@ from bench.load import bed_number
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import Finding
-from stream.subscribe import alarms
+from stream.subscription.follow import alarms
 from stream.topics import FINDINGS
 
 FINDINGS_FILE, ALARMS_FILE = "findings.bin", "alarms.jsonl"

@@ -11,8 +11,8 @@ import wfdb
 
 from ingest.annotations import annotation_path, threshold_notes, write_notes
 from ingest.source import IngestError
-from stream.hindsight import analysis_of
-from stream.snapshots import Snapshot
+from stream.snapshots.hindsight import analysis_of
+from stream.snapshots.store import Snapshot
 
 EXTENSION = "bed"
 """Of the annotations: as ``bedside analyze --annotations bed`` has it in its examples."""

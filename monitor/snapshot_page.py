@@ -21,10 +21,10 @@ from monitor.report import DISCLAIMER, DPI, LINE_MM, LegendLine, Page, draw_scor
 from monitor.report_paper import PULSE_MM, draw_paper
 from monitor.strips import Paper, lay_out
 from stream.describe import lead_means
-from stream.hindsight import analysis_of, traces_of
 from stream.offline import Analysis
 from stream.overlay import Traces
-from stream.snapshots import Snapshot
+from stream.snapshots.hindsight import analysis_of, traces_of
+from stream.snapshots.store import Snapshot
 from stream.stretches import Stretch
 
 # A4 landscape; the paper is a whole number of large squares wide between the report's margins.

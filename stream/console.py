@@ -58,7 +58,7 @@ def start_of(since: str) -> str:
         If it is no time and no stream id.
     """
     from stream.clock import SystemClock
-    from stream.positions import SinceError, after
+    from stream.subscription.positions import SinceError, after
 
     try:
         return after(since, SystemClock().now_ns() // 1_000_000)

@@ -316,8 +316,8 @@ class AlarmEvent(_Message):
     who: str = ""
     """Who acknowledged or paused it, where somebody did."""
     snapshot: str | None = None
-    """Of physiological alarms: names the alarm's snapshot (`stream.snapshots`), from the first event on,
-    although it is stored only some ten seconds later."""
+    """Of physiological alarms: names the alarm's snapshot (`stream.snapshots.store`), from the first event
+    on, although it is stored only some ten seconds later."""
     ingest_ns: int
     """Ingest time of the chunk that brought this transition about, for measuring the delay of delivery."""
 
@@ -424,7 +424,7 @@ class Command(_Message):
 class Audit(_Message):
     """One line of the audit log: what was asked for or happened, and what came of it.
 
-    The log is a chain: each entry holds the digest of the one before it; see `stream.audit`.
+    The log is a chain: each entry holds the digest of the one before it; see `stream.audit.log`.
     """
 
     # Fields that a later version adds are part of the digest, too.
@@ -446,7 +446,7 @@ class Audit(_Message):
     previous: Digest
     """Digest of the entry before it; sixty-four zeros in the first."""
     digest: Digest
-    """SHA-256, in hexadecimal, over all other fields as canonical JSON; see `stream.audit.digest_of`."""
+    """SHA-256, in hexadecimal, over all other fields as canonical JSON; see `stream.audit.log.digest_of`."""
 
 
 def alarm_id(bed: str, session: str, rule: str, onset: int) -> str:

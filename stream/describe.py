@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from stream.hindsight import analysis_of
 from stream.offline import Analysis
-from stream.snapshots import Snapshot
+from stream.snapshots.hindsight import analysis_of
+from stream.snapshots.store import Snapshot
 
 # Mean signal quality of a lead from which nothing is said about it.
 _GOOD = 0.8

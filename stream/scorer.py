@@ -21,15 +21,15 @@ from models.session import Session
 from stream import metrics
 from stream.alarms.operator import Answer
 from stream.alarms.state import BedState
+from stream.audit.recorder import Recorder
 from stream.batching import MicroBatch
 from stream.clock import Clock
 from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleChunk
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.explain import explain
-from stream.keeper import note
 from stream.outgoing import Outgoing
-from stream.recorder import Recorder
 from stream.shedding import Shedding
+from stream.snapshots.keeper import note
 from stream.verdict import Verdict, judge
 from stream.windows import Window
 

@@ -29,16 +29,16 @@ from redis.exceptions import RedisError
 from models.session import Session
 from stream import heartbeat, metrics
 from stream.alarms.operator import RefusedError, another_patient
+from stream.audit.recorder import Recorder
 from stream.bus import Bus, BusUnavailableError, until_answered
 from stream.clock import Clock, SystemClock
 from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
-from stream.keeper import Beds, Keeper
 from stream.outgoing import Outgoing
-from stream.recorder import Recorder
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
-from stream.snapshot_process import Order, SnapshotProcess
-from stream.snapshots import SnapshotStore
+from stream.snapshots.keeper import Beds, Keeper
+from stream.snapshots.process import Order, SnapshotProcess
+from stream.snapshots.store import SnapshotStore
 from stream.topics import COMMANDS, SAMPLES, TOPICS
 from stream.transport.ids import id_of, time_of
 from stream.transport.layout import partition_of

@@ -13,7 +13,7 @@ from tornado.web import HTTPError, RequestHandler
 from monitor.pump import Pump
 from stream.bus import Bus
 from stream.clock import Clock
-from stream.subscribe import Wanted, wanted
+from stream.subscription.follow import Wanted, wanted
 
 
 @dataclass

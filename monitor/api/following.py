@@ -20,8 +20,8 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from monitor.api.access import ApiHandler, RefusedError
 from stream.bus import BusUnavailableError
-from stream.positions import SinceError, after
-from stream.subscribe import Alarm, Subscription, Wanted
+from stream.subscription.follow import Alarm, Subscription, Wanted
+from stream.subscription.positions import SinceError, after
 
 log = logging.getLogger(__name__)
 

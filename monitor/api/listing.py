@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from monitor.api.access import ApiHandler, RefusedError
 from stream.contract import AlarmEvent, MalformedMessageError
-from stream.subscribe import Alarm
+from stream.subscription.follow import Alarm
 from stream.topics import ALARMS
 
 _RECENT = 50

@@ -13,8 +13,8 @@ from typing import Any
 from stream.bus import Bus
 from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
+from stream.subscription.webhook import signature
 from stream.topics import SAMPLES, TOPICS
-from stream.webhook import signature
 from tests.stream.turmoil import event, publish
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,8 +14,8 @@ from ingest.recordings import open_recording
 from ingest.snapshot_files import write_snapshot
 from ingest.source import IngestError
 from stream.contract import INVALID, SampleChunk
-from stream.snapshots import Snapshot
-from tests.stream.test_hindsight import FS, chunks, due, make, signal
+from stream.snapshots.store import Snapshot
+from tests.stream.snapshots.test_hindsight import FS, chunks, due, make, signal
 
 GAIN = (1000.0, 204.7, 1 / 3)
 

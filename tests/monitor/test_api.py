@@ -16,7 +16,7 @@ import pytest
 from stream.bus import Bus
 from stream.contract import Presence
 from stream.embedded import EmbeddedServer
-from stream.subscribe import SERVICE_SILENT
+from stream.subscription.follow import SERVICE_SILENT
 from tests.monitor.serving import Dashboard, dashboard
 from tests.stream.responder import REFUSES, responding
 from tests.stream.turmoil import (

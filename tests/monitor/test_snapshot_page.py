@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from monitor.snapshot_page import write_strip
-from stream.hindsight import make_snapshot
-from stream.snapshots import Snapshot
+from stream.snapshots.hindsight import make_snapshot
+from stream.snapshots.store import Snapshot
 from tests.monitor.test_report import red_pixels
-from tests.stream.test_hindsight import MANIFEST, chunks, due, make, signal
+from tests.stream.snapshots.test_hindsight import MANIFEST, chunks, due, make, signal
 
 PIXELS_PER_MM = 6
 

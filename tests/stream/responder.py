@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from stream.audit import AuditLog
+from stream.audit.log import AuditLog
 from stream.bus import Bus
 from stream.contract import Command
 from stream.topics import COMMANDS

@@ -12,7 +12,7 @@ import pytest
 
 import bedside
 from stream import asking
-from stream.audit import AuditLog, verify
+from stream.audit.log import AuditLog, verify
 from stream.bus import Bus
 from stream.contract import EVERY_BED, Audit, Command, Presence
 from stream.embedded import EmbeddedServer

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stream.audit import Head, sealed
+from stream.audit.log import Head, sealed
 from stream.contract import (
     INVALID,
     AlarmEvent,

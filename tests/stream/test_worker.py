@@ -20,7 +20,7 @@ from ingest.recordings import open_recording
 from ingest.simulator import PatientSimulator
 from models.session import Session
 from stream import asking, topics
-from stream.audit import AuditLog, verify
+from stream.audit.log import AuditLog, verify
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import (

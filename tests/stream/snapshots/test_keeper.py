@@ -13,23 +13,23 @@ from bench.ward import Ward
 from models.bundle import load_bundle
 from models.session import Session
 from stream.alarms.state import BedState, DueSnapshot, Stay
+from stream.audit.recorder import Recorder
 from stream.bus import Bus
 from stream.clock import ManualClock, SystemClock
 from stream.contract import AlarmKind, Audit, Command, CommandKind, Presence, SampleChunk
 from stream.embedded import EmbeddedServer
-from stream.hindsight import span_of
-from stream.keeper import Beds, Keeper, note
 from stream.offline import analyse, run
 from stream.outgoing import Outgoing
 from stream.overlay import Overlay
-from stream.recorder import Recorder
 from stream.scorer import Rows, Scorer
 from stream.shedding import Shedding
-from stream.snapshot_process import Answer, NotMadeError, Order, SnapshotProcess
-from stream.snapshots import Snapshot, SnapshotStore
+from stream.snapshots.hindsight import span_of
+from stream.snapshots.keeper import Beds, Keeper, note
+from stream.snapshots.process import Answer, NotMadeError, Order, SnapshotProcess
+from stream.snapshots.store import Snapshot, SnapshotStore
 from stream.topics import AUDIT, COMMANDS
+from tests.stream.snapshots.test_store import raised
 from tests.stream.synthetic import T0, StandIn, ecg, every, feed, small_manifest
-from tests.stream.test_snapshots import raised
 from tests.stream.test_worker import FALLS_ILL, PATIENCE_S, collect, in_ward, patient, publish
 from tests.stream.test_worker import feed as feed_of
 

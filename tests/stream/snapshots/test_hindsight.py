@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from models.session import Session
 from stream.alarms.state import DueSnapshot
 from stream.contract import INVALID, SampleChunk, Validity
-from stream.hindsight import make_snapshot, reach_of, span_of
 from stream.offline import analyse
 from stream.overlay import Overlay, Traces
-from stream.snapshots import VALIDITIES, Snapshot
+from stream.snapshots.hindsight import make_snapshot, reach_of, span_of
+from stream.snapshots.store import VALIDITIES, Snapshot
+from tests.stream.snapshots.test_store import raised
 from tests.stream.synthetic import T0, StandIn, disturb, ecg, every, feed, small_manifest
-from tests.stream.test_snapshots import raised
 
 FS = 250.0
 MANIFEST = small_manifest()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from stream.alarms.operator import Answer
-from stream.audit import AuditLog
+from stream.audit.log import AuditLog
 from stream.bus import Bus, until_answered
 from stream.contract import AlarmEvent, Command, Presence
 

@@ -84,7 +84,7 @@ def alerts(
             raise click.UsageError(f"options of the list go without {context.invoked_subcommand}")
         context.obj = redis
         return
-    from stream.subscribe import alarms as subscribe
+    from stream.subscription.follow import alarms as subscribe
 
     begin = None if since is None else start_of(since)
     url = server_url(redis)
@@ -207,8 +207,8 @@ def forward(
     bedside alerts forward https://hooks.example/bedside --secret-file hook.key --priority medium
     bedside alerts forward http://10.0.0.7:8080/alarms --allow-private --bed icu-1 --bed icu-2
     """
-    from stream.subscribe import wanted
-    from stream.webhook import Forwarder, Hook
+    from stream.subscription.follow import wanted
+    from stream.subscription.webhook import Forwarder, Hook
 
     begin = None if since is None else start_of(since)
     hook = Hook(

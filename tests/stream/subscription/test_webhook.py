@@ -20,9 +20,9 @@ from stream.bus import Bus
 from stream.clock import ManualClock
 from stream.contract import Priority
 from stream.embedded import EmbeddedServer
-from stream.subscribe import SERVICE_SILENT, Wanted
+from stream.subscription.follow import SERVICE_SILENT, Wanted
+from stream.subscription.webhook import Forwarder, Hook, HookError, is_public, signature
 from stream.topics import WEBHOOK_DEAD_LETTERS
-from stream.webhook import Forwarder, Hook, HookError, is_public, signature
 from tests.stream.turmoil import event, lasting_server, number_of, publish, publish_in_turmoil
 
 SECRET = b"a secret of thirty-two bytes or so"
@@ -308,9 +308,9 @@ def test_the_command_goes_on_after_a_kill(redis_server: EmbeddedServer, tmp_path
 
 
 def test_one_forwarder_serves_a_hook(redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream.webhook._RETRY_S", 0.01)
-    monkeypatch.setattr("stream.webhook._LEASE_MS", 400)
-    monkeypatch.setattr("stream.webhook._RENEW_S", 0.05)
+    monkeypatch.setattr("stream.subscription.webhook._RETRY_S", 0.01)
+    monkeypatch.setattr("stream.subscription.webhook._LEASE_MS", 400)
+    monkeypatch.setattr("stream.subscription.webhook._RENEW_S", 0.05)
 
     async def body(bus: Bus, receiver: Receiver) -> None:
         await publish(bus, event(0))

@@ -34,7 +34,7 @@ from stream.contract import (
     alarm_id,
 )
 from stream.heartbeat import silence_ms
-from stream.positions import after
+from stream.subscription.positions import after
 from stream.topics import ALARMS, DEFAULT_PREFIX
 from stream.transport.layout import stream_key
 
@@ -212,7 +212,7 @@ class Subscription:
         ------
         BusUnavailableError
             If the server cannot be used now.
-        stream.positions.SinceError
+        stream.subscription.positions.SinceError
             If `since` is no position and no time.
         """
         clock = clock or SystemClock()
@@ -490,7 +490,7 @@ async def alarms(
     ------
     BusUnavailableError
         If the server cannot be used at the beginning.
-    stream.positions.SinceError
+    stream.subscription.positions.SinceError
         If `since` is no position and no time.
     ValueError
         If there is no such kind or priority.

@@ -18,14 +18,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import bedside
-from stream import subscribe
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import ManualClock
 from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
 from stream.heartbeat import beat
-from stream.positions import SinceError
-from stream.subscribe import EVENTS_MISSED, SERVICE_SILENT, Alarm, Subscription, alarms, follow_alarms
+from stream.subscription import follow
+from stream.subscription.follow import (
+    EVENTS_MISSED,
+    SERVICE_SILENT,
+    Alarm,
+    Subscription,
+    alarms,
+    follow_alarms,
+)
+from stream.subscription.positions import SinceError
 from stream.topics import ALARMS
 from stream.transport.layout import TopicConfig, stream_key
 from tests.stream.turmoil import (
@@ -102,7 +109,7 @@ def test_repeats_are_dropped(redis_server_module: Server, prefix: str, reader: R
 def test_a_repeat_is_what_lies_among_the_entries_before_it(
     redis_server_module: Server, prefix: str, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscribe, "_LOOKED_AT", 3)
+    monkeypatch.setattr(follow, "_LOOKED_AT", 3)
 
     async def body(bus: Bus) -> None:
         positions = await publish(bus, *[event(number) for number in (0, 1, 2, 0, 3, 1, 0, 0)])
@@ -382,7 +389,7 @@ def test_ten_seconds_without_a_worker_are_told_and_its_return_too(
     clock = RunningClock(10**18)
 
     async def body(bus: Bus) -> None:
-        wanted = subscribe.wanted(bed="bed-7", kind="physiological", priority="high")
+        wanted = follow.wanted(bed="bed-7", kind="physiological", priority="high")
         async with await Subscription.open(**reader.where, wanted=wanted, clock=clock) as subscription:
             begun = clock.now_ns()
             on = await until_notice(subscription)

@@ -13,7 +13,7 @@ from stream.console import RefusalError, json_lines_option, redis_option, server
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from stream.audit import Head
+    from stream.audit.log import Head
     from stream.contract import Audit
 
 
@@ -34,7 +34,7 @@ def audit() -> None:
 @redis_option
 def list_entries(bed: str | None, since: str | None, as_json: bool, redis: str | None) -> None:
     """List the entries that are kept, oldest first."""
-    from stream.audit import AuditLog
+    from stream.audit.log import AuditLog
     from stream.bus import Bus
     from stream.contract import MalformedMessageError
 
@@ -61,7 +61,7 @@ def verify_entries(as_json: bool, redis: str | None) -> None:
     The log is trimmed at its old end: the oldest entry that is kept is the anchor. Note the newest number and
     digest somewhere else, and whoever makes up a whole new log will be found out.
     """
-    from stream.audit import AuditLog, Problem, verify
+    from stream.audit.log import AuditLog, Problem, verify
     from stream.bus import Bus
     from stream.contract import MalformedMessageError
 

@@ -19,7 +19,7 @@ from stream.contract import INVALID, AlarmEvent, SampleChunk
 from stream.offline import Analysis, MapResult, WindowResult, analyse
 from stream.overlay import Overlay, Traces
 from stream.preprocess import SETTLING_S
-from stream.snapshots import VALIDITIES, Array, Snapshot
+from stream.snapshots.store import VALIDITIES, Array, Snapshot
 
 BEFORE_S = 10.0
 """From so long before the onset: what the ECG was like before."""

@@ -12,15 +12,15 @@ import wfdb
 from click.testing import CliRunner, Result
 
 import bedside
-from stream.audit import AuditLog
+from stream.audit.log import AuditLog
 from stream.bus import Bus
 from stream.console import RefusalError
 from stream.contract import AlarmKind, Audit
 from stream.embedded import EmbeddedServer
-from stream.snapshots import SnapshotStore
+from stream.snapshots.store import SnapshotStore
 from stream.topics import ALARMS
-from tests.stream.test_hindsight import chunks, due, make, signal
-from tests.stream.test_snapshots import raised
+from tests.stream.snapshots.test_hindsight import chunks, due, make, signal
+from tests.stream.snapshots.test_store import raised
 
 Run = Callable[..., Result]
 

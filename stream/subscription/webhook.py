@@ -37,7 +37,7 @@ from redis.exceptions import RedisError
 from stream.bus import Bus, heed_cancellation, until_answered
 from stream.clock import Clock, SystemClock
 from stream.console import RefusalError
-from stream.subscribe import SILENT_AFTER_S, Alarm, Subscription, Wanted
+from stream.subscription.follow import SILENT_AFTER_S, Alarm, Subscription, Wanted
 from stream.topics import DEFAULT_PREFIX, WEBHOOK_DEAD_LETTERS
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class Forwarder:
     clock : Clock, optional
     jitter : random.Random, optional
     silent_after_s : float, optional
-        When to forward that no worker is heard of; None for never. See `stream.subscribe.alarms`.
+        When to forward that no worker is heard of; None for never. See `stream.subscription.follow.alarms`.
     """
 
     def __init__(

@@ -28,9 +28,9 @@ from stream.alarms.state import DueSnapshot
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import SystemClock
 from stream.contract import SampleChunk
-from stream.hindsight import make_snapshot, reach_of
 from stream.refill import stretch
-from stream.snapshots import Snapshot, SnapshotStore
+from stream.snapshots.hindsight import make_snapshot, reach_of
+from stream.snapshots.store import Snapshot, SnapshotStore
 
 log = logging.getLogger(__name__)
 

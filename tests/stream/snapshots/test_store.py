@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from stream.bus import Bus
 from stream.contract import AlarmEvent, AlarmKind, MalformedMessageError, Presence, Priority
 from stream.embedded import EmbeddedServer
-from stream.snapshots import KEPT_MS, Snapshot, SnapshotStore
+from stream.snapshots.store import KEPT_MS, Snapshot, SnapshotStore
 
 T0 = 1_700_000_000_000_000_000
 FS = 100.0

@@ -2,8 +2,8 @@
 
 A snapshot holds the samples around an alarm as they came, and what the model says of them: one line of JSON,
 a newline, then the arrays, each row after row, little-endian, in the order in which the header names them.
-They lie in Redis, one key an alarm; how one is made is in `stream.hindsight`, when and by whom in
-`stream.keeper`.
+They lie in Redis, one key an alarm; how one is made is in `stream.snapshots.hindsight`, when and by whom in
+`stream.snapshots.keeper`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from stream.console import json_lines_option, redis_option, server_url
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from stream.snapshots import Listed
+    from stream.snapshots.store import Listed
 
 
 @click.command("snapshots")
@@ -28,7 +28,7 @@ def snapshots(outer: str | None, bed: str | None, as_json: bool, redis: str | No
     bedside alerts snapshots --bed icu-1
     """
     from stream.bus import Bus
-    from stream.snapshots import SnapshotStore
+    from stream.snapshots.store import SnapshotStore
 
     url = server_url(redis or outer)
 
@@ -51,11 +51,11 @@ def delete_snapshots(outer: str | None, bed: str, who: str, redis: str | None) -
     \b
     bedside alerts delete-snapshots icu-1 --who "nurse 7"
     """
-    from stream.audit import AuditLog
+    from stream.audit.log import AuditLog
     from stream.bus import Bus
     from stream.clock import SystemClock
     from stream.contract import is_name
-    from stream.snapshots import SnapshotStore
+    from stream.snapshots.store import SnapshotStore
 
     for name, value in (("BED", bed), ("--who", who)):
         if not is_name(value):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.audit import GENESIS, AuditLog, Head, digest_of, sealed, verify
+from stream.audit.log import GENESIS, AuditLog, Head, digest_of, sealed, verify
 from stream.bus import Bus
 from stream.contract import Audit, MalformedMessageError
 from stream.embedded import EmbeddedServer
@@ -242,7 +242,7 @@ def test_many_writers_make_one_chain(redis_server: Server) -> None:
 
 _WRITER = """
 import asyncio, sys
-from stream.audit import AuditLog
+from stream.audit.log import AuditLog
 from stream.bus import Bus
 
 async def main():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.positions import SinceError, after
+from stream.subscription.positions import SinceError, after
 
 NOW_MS = 1_764_357_600_000
 

@@ -2,7 +2,7 @@
 
 An alarm that is raised is noted in the bed's state, so that whoever holds the bed later knows of it. Its
 snapshot is made when the bed has been heard for ten seconds more, or its feed has ended or fallen silent: one
-at a time, in a process of its own (`stream.snapshot_process`), so that no window waits for it.
+at a time, in a process of its own (`stream.snapshots.process`), so that no window waits for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from stream.alarms.conditions import UNSCORED_S
 from stream.alarms.state import BedState, DueSnapshot, Moment
 from stream.clock import Clock
 from stream.contract import AlarmEvent, AlarmKind
-from stream.hindsight import span_of
-from stream.snapshot_process import Answer, NotMadeError
+from stream.snapshots.hindsight import span_of
+from stream.snapshots.process import Answer, NotMadeError
 
 if TYPE_CHECKING:
     from stream.scorer import Rows, Scorer
@@ -112,7 +112,7 @@ class Keeper:
     Parameters
     ----------
     make : callable
-        Makes one and stores it: `stream.snapshot_process.SnapshotProcess.make`.
+        Makes one and stores it: `stream.snapshots.process.SnapshotProcess.make`.
     beds : Beds
     clock : Clock
     """
