@@ -58,6 +58,8 @@ _TICK_S = 1.0
 # What came since the last one is done again after a crash: two seconds of chunks.
 _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
+# A worker has started, and read back what it has to, by then.
+_SETTLED_S = 5.0
 # A request to watch a bed for longer than this is a display that forgot.
 _WATCH_LIMIT_S = 60.0
 
@@ -194,7 +196,7 @@ class Worker:
         app.task(self._take_forever)
         app.task(self._scorer.judge_forever)
         app.task(self._scorer.publish_forever)
-        app.task(self._keeper.keep_forever)
+        app.task(self._keep_snapshots)
         app.timer(_TICK_S)(self._scorer.tick)
         # The first one at once: a timer begins with a wait.
         app.task(self._beat)
@@ -242,6 +244,12 @@ class Worker:
         await self._scorer.checkpoint()
         await self._snapshots.end()
         await self._leave()
+
+    async def _keep_snapshots(self) -> None:
+        # Nobody has an alarm worth a snapshot so early, and the worker has its own start to see to.
+        await asyncio.sleep(_SETTLED_S)
+        await self._snapshots.start()
+        await self._keeper.keep_forever()
 
     def _held(self) -> list[str]:
         # The table may hold rows of other workers' beds, too, in case that they fail.

@@ -168,8 +168,11 @@ def test_the_process_says_what_came_of_it(redis_server: EmbeddedServer, short_tm
     async def main() -> None:
         bundle = str(load_bundle("cae-100hz").path)
         process = SnapshotProcess(Order(url=redis_server.url, prefix="p:", bundle=bundle))
+        await process.start()
+        started = process.pid
         try:
             assert (await process.make(due)).outcome == "stored"
+            assert process.pid == started is not None
             assert (await process.make(due)).outcome == "there"
             async with await Bus.connect(redis_server.url, prefix="p:") as bus:
                 # Nothing was sent, and that is what it says.
