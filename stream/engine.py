@@ -11,11 +11,12 @@ The order of calls for a bed: `accept` each chunk as it comes; give every window
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import ValidationError
 
 from models.manifest import Manifest
@@ -138,8 +139,10 @@ class _Bed:
     heard_ns: int
     opening: int
     skew: SkewMeter
-    scores: deque[float]
-    """Of the newest windows."""
+    scores: npt.NDArray[np.float64]
+    """Of the newest windows, in no order: a new one takes the place of the oldest."""
+    scored: int = 0
+    """How many windows have had a score."""
     beats: list[int] = field(default_factory=list)
     """Source samples of beats that no message of vitals has told yet."""
     pending: int = 0
@@ -430,7 +433,8 @@ class Engine:
         if verdict is not None or failed:
             events += _service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failed else None)
         if verdict is not None:
-            bed.scores.append(verdict.score)
+            bed.scores[bed.scored % len(bed.scores)] = verdict.score
+            bed.scored += 1
             events += judge_window(
                 state,
                 self.manifest.alarm,
@@ -517,12 +521,12 @@ class Engine:
         bed = self._beds.get(command.bed)
         if bed is None:
             raise RefusedError(f"bed {command.bed} has not been heard")
-        spec = self.manifest.window
+        spec, scores = self.manifest.window, bed.scores[: bed.scored].tolist()
         case = Case(
             bed.state,
             bed.moment,
-            bed.scores,
-            len(bed.scores) * spec.hop / spec.fs,
+            scores,
+            len(scores) * spec.hop / spec.fs,
             self._thresholds,
             _check_limits,
         )
@@ -531,7 +535,7 @@ class Engine:
         bed.vitals.set_limits(_limits(bed.state))
         if another_patient(command) and not repeated:
             # Nothing of one patient is held against the next.
-            bed.scores.clear()
+            bed.scored = 0
             bed.state.history = []
             bed.state.scored_to = bed.moment.sample
             bed.state.next_window = bed.windows.first_from(bed.moment.sample)
@@ -582,7 +586,8 @@ class Engine:
             heard_ns=dequeued_ns,
             opening=next(self._openings),
             skew=SkewMeter(),
-            scores=deque(maxlen=round(_SCORES_S * model.window.fs / model.window.hop)),
+            # Filled, so that a bed takes no more memory in the end than at the beginning.
+            scores=np.full(round(_SCORES_S * model.window.fs / model.window.hop), np.nan),
         )
         self._beds[header.bed] = bed
         self._restored.pop(header.bed, None)

@@ -10,11 +10,12 @@ import pytest
 
 from ingest.chunks import chunks_of
 from ingest.simulator import PatientSimulator
-from stream.alarms.operator import RefusedError
+from stream.alarms.baseline import personal_threshold
+from stream.alarms.operator import Answer, RefusedError
 from stream.contract import AlarmEvent, Command, CommandKind, Presence, SampleChunk, Validity, Vitals
 from stream.engine import Engine
 from stream.verdict import judge
-from tests.stream.synthetic import StandIn, small_manifest
+from tests.stream.synthetic import StandIn, disturb, ecg, every, feed, small_manifest
 
 SECOND_NS = 1_000_000_000
 _numbers = count()
@@ -28,6 +29,7 @@ class Bed:
         self.engine = Engine(SESSION.manifest, SESSION.precision)
         self.events: list[AlarmEvent] = []
         self.vitals: list[Vitals] = []
+        self.scores: list[float] = []
 
     def take(self, chunks: list[SampleChunk]) -> Bed:
         for chunk in chunks:
@@ -39,13 +41,18 @@ class Bed:
                 concluded = self.engine.conclude(pending, verdict)
                 assert concluded is not None
                 self.events += concluded[1]
+                if concluded[0].score is not None:
+                    self.scores.append(concluded[0].score)
         return self
 
     def ask(self, kind: CommandKind, value: Any = None) -> list[AlarmEvent]:
+        return self.answer(kind, value).events
+
+    def answer(self, kind: CommandKind, value: Any = None) -> Answer:
         command = Command(
             id=f"command-{next(_numbers)}", bed="b", kind=kind, value=value, who="nurse", at=0, expires=1
         )
-        return self.engine.obey(command).events
+        return self.engine.obey(command)
 
     def told(self, rule: str) -> list[tuple[float, Presence]]:
         first = self.vitals[0].t_end - SECOND_NS
@@ -178,6 +185,27 @@ def test_limits_of_a_patient_count_at_once_and_go_with_them() -> None:
     assert ended.presence is Presence.OFF
     bed.take(chunks[225:])
     assert [presence for _, presence in bed.told("extreme-tachycardia")] == [Presence.ON]
+
+
+def test_a_baseline_is_of_the_newest_scores_and_of_one_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.engine._SCORES_S", 20.0)
+    monkeypatch.setattr("stream.alarms.operator.BASELINE_S", 15.0)
+    manifest = small_manifest(threshold=-6.0)
+    spec, thresholds = manifest.window, manifest.thresholds["fp32"]
+    newest = round(20 * spec.fs / spec.hop)
+    # The newest are high, those before are not.
+    millivolts = ecg(60.0, 250.0)
+    disturb(millivolts, 35 * 250, 60 * 250)
+    bed = Bed()
+    bed.engine = Engine(manifest, "fp32")
+    bed.take(feed(millivolts, 250.0, every(0.5, 250.0, len(millivolts)), bed="b"))
+    assert len(bed.scores) > 2 * newest
+    usual = personal_threshold(bed.scores[-newest:], thresholds)
+    assert usual != personal_threshold(bed.scores, thresholds)
+    assert bed.answer(CommandKind.CONFIRM_BASELINE).after == usual
+    bed.ask(CommandKind.DISCHARGE)
+    with pytest.raises(RefusedError, match="needs 15 s of scored signal; there are 0 s"):
+        bed.ask(CommandKind.CONFIRM_BASELINE)
 
 
 def test_another_device_asks_who_the_patient_is() -> None:
