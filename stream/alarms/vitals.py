@@ -60,19 +60,15 @@ def judge_block(
     """
     events: list[AlarmEvent] = []
     worse = any(judged.present and judged.rule in _WORSE for judged in block.judgements)
-    # What is not there ends nothing where nothing is open or waits.
-    calm = not state.open and not state.waiting
     for judged in block.judgements:
-        if calm and not judged.present:
-            continue
         if judged.present and judged.rule == EXTREME_TACHYCARDIA.rule and worse:
             # Told already, and by its name.
             continue
         onset = max(0, source_index(judged.onset))
         seen = Seen(judged.present, onset, judged.text or "no longer")
         events += observe(state, CONDITIONS[judged.rule], moment, seen)
-    quality = block.quality
-    if quality is not None and not (calm and quality.good):
+    if block.quality is not None:
+        quality = block.quality
         off, noisy = leads_off(quality, leads), too_poor(quality)
         # Of a gap nothing is known but that it is one: other alarms tell of it.
         gap = all(Issue.GAP in issues for issues in quality.issues)

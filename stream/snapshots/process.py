@@ -77,11 +77,6 @@ class SnapshotProcess:
         self._order = order
         self._process: Process | None = None
 
-    @property
-    def pid(self) -> int | None:
-        """Its number, if it has been started."""
-        return None if self._process is None else self._process.pid
-
     async def start(self) -> None:
         """Start it ahead, so that it need not be with the first alarm; without this it is started then."""
         if self._process is None:

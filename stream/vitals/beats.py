@@ -64,7 +64,7 @@ _LOWEST_NEW = 0.75
 # Gaussian noise does so 3.5 times.
 _OUTSTANDING = 5.0
 
-# Beds whose blocks, in some float64 arrays, fit a core's second cache together.
+# Beds whose blocks, in some float32 arrays, fit a core's second cache together.
 _TOGETHER = 8
 
 

@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from stream.preprocess import BRIDGE_S
 from stream.vitals.grid import BLOCK, FS
+from stream.vitals.medians import lower_median
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -36,11 +37,12 @@ REFRACTORY = 20
 CLEAR = 0.4
 """Joined envelope, in parts of the usual beat's, from which a candidate is a beat by itself."""
 
+LEARNING = 6
+"""Blocks that are looked at before the first verdict: one beat and another for 40 beats/min."""
+
 # The wavelet's middle frequency. On MIT-BIH the gap between the lowest beats and the highest T waves is
 # widest at 12 Hz, of 8, 10 and 12; above, the conditioner's low-pass and muscle noise set in.
 _CENTRE_HZ = 12.0
-# Blocks that are looked at before the first verdict: one beat and another for 40 beats/min.
-LEARNING = 6
 # Beats from whose median the usual level of each lead is taken, and how many the first blocks stand for.
 _LEVELS = 8
 _LEVELS_LEAST = 3
@@ -195,11 +197,8 @@ class Envelope:
             self._beats = 0
         self._levels[self._beats % _LEVELS] = peak
         self._beats += 1
-        # The median of what is known; the sort puts NaN last.
-        levels = np.sort(self._levels[: self._beats], axis=0)
-        known = len(levels) - np.isnan(levels).sum(axis=0)
-        middle = levels[np.maximum(known - 1, 0) // 2, np.arange(self.n_leads)]
-        self.level = np.where(known > 0, middle, self.level)
+        middle = lower_median(self._levels[: self._beats])
+        self.level = np.where(np.isnan(middle), self.level, middle)
 
 
 def hear_together(blocks: Sequence[tuple[Envelope, Float32Array, Float32Array, BoolArray]]) -> None:

@@ -38,6 +38,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.contract import Validity
+from stream.vitals.medians import lower_median
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -131,11 +132,6 @@ class SecondQuality:
     noisy: BoolArray
 
     @property
-    def good(self) -> bool:
-        """Whether nothing is wrong with any lead."""
-        return not any(self.issues) and bool(self.usable.all())
-
-    @property
     def flat_lines(self) -> BoolArray:
         """Leads that are flat and nothing else; none if there is any that is neither flat nor off."""
         flat = np.array([issues == {Issue.FLAT} for issues in self.issues])
@@ -209,7 +205,7 @@ class QualityMeter:
         self._flat = np.zeros(self.n_leads, np.bool_)
         self._usable = np.ones(self.n_leads, np.bool_)
         self._good = np.full(self.n_leads, _AGAIN_S)
-        # Swings of the last seconds, and for how many seconds each lead has moved.
+        # Swings of the last seconds, in no order, and for how many seconds each lead has moved.
         self._past = np.full((_PAST_S, self.n_leads), np.nan)
         self._moved = np.zeros(self.n_leads, np.intp)
 
@@ -304,7 +300,7 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     noise = np.where(
         measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
     )
-    motion = _motion(meters, np.where(absent | flat, np.nan, measured.swing_mv))
+    motion = _motion(meters, seconds, np.where(absent | flat, np.nan, measured.swing_mv))
     off = np.stack([second.off for second in seconds])
     saturated = np.stack([second.saturated for second in seconds])
     # How much of what makes a lead doubtful there is of each issue; in the order of `Issue`.
@@ -346,13 +342,14 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     return rated
 
 
-def _motion(meters: Sequence[QualityMeter], swing_mv: Float64Array) -> Float64Array:
+def _motion(
+    meters: Sequence[QualityMeter], seconds: Sequence[_Second], swing_mv: Float64Array
+) -> Float64Array:
     # How many times its usual extent each lead swings, beside the median of the others. It is noted. NaN is a
     # lead without a signal.
     if swing_mv.shape[1] < _MOTION_LEADS:
         return np.zeros(swing_mv.shape)
-    past = np.stack([meter._past for meter in meters])
-    usual = _middle(past, (~np.isnan(past)).sum(axis=1), least=_PAST_LEAST)
+    usual = lower_median(np.stack([meter._past for meter in meters]), least=_PAST_LEAST)
     times = swing_mv / usual
     order = np.argsort(times, axis=1)
     rank = np.argsort(order, axis=1)
@@ -363,20 +360,11 @@ def _motion(meters: Sequence[QualityMeter], swing_mv: Float64Array) -> Float64Ar
     motion = np.where((known >= _MOTION_LEADS) & (swing_mv >= _QUIET_MV), times / others, 0.0)
     motion = np.nan_to_num(motion)
     moved = motion >= _MOTION
-    for place, meter in enumerate(meters):
+    for place, (meter, second) in enumerate(zip(meters, seconds, strict=True)):
         meter._moved = np.where(moved[place], meter._moved + 1, 0)
         as_usual = ~moved[place] | (meter._moved > _MOVED_S)
-        meter._past = np.roll(meter._past, -1, axis=0)
-        meter._past[-1] = np.where(as_usual, swing_mv[place], usual[place])
+        meter._past[second.second % _PAST_S] = np.where(as_usual, swing_mv[place], usual[place])
     return motion
-
-
-def _middle(values: Float64Array, known: npt.NDArray[np.intp], *, least: int) -> Float64Array:
-    # The lower median along the second axis of what is no NaN; NaN where there is too little.
-    ordered = np.sort(values, axis=1)
-    place = (np.maximum(known, 1) - 1) // 2
-    middle = np.take_along_axis(ordered, place[:, np.newaxis], axis=1)[:, 0]
-    return np.where(known >= least, middle, np.nan)
 
 
 def _measure(x: Float64Array, fs: float) -> _Measures:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from bench.ward import Ward
@@ -168,11 +169,12 @@ def test_the_process_says_what_came_of_it(redis_server: EmbeddedServer, short_tm
     async def main() -> None:
         bundle = str(load_bundle("cae-100hz").path)
         process = SnapshotProcess(Order(url=redis_server.url, prefix="p:", bundle=bundle))
+        before = psutil.Process().children()
         await process.start()
-        started = process.pid
         try:
+            (started,) = set(psutil.Process().children()) - set(before)
             assert (await process.make(due)).outcome == "stored"
-            assert process.pid == started is not None
+            assert set(psutil.Process().children()) - set(before) == {started}
             assert (await process.make(due)).outcome == "there"
             async with await Bus.connect(redis_server.url, prefix="p:") as bus:
                 # Nothing was sent, and that is what it says.
