@@ -123,8 +123,8 @@ class Envelope:
         """Whether the leads' levels are known."""
         self.level = np.full(n_leads, np.nan)
         """Envelope of each lead in a usual beat, mV; NaN while it is unknown."""
-        self.scale = np.zeros(n_leads)
-        """What makes a lead's share in the shape of a beat its share in the joined envelope, 1/mV."""
+        # Root of each lead's share in the joined envelope.
+        self._share = np.zeros(n_leads)
         self.present = np.ones(n_leads, np.bool_)
         """Which leads were there and usable in the newest block."""
 
@@ -137,6 +137,12 @@ class Envelope:
     def joined(self) -> Float32Array:
         """The joined envelope, shape (`HISTORY`,); `REACH` samples older than `x`."""
         return self._rows[-1, self._used - HISTORY : self._used]
+
+    @property
+    def scale(self) -> Float64Array:
+        """What gives a lead its share in the shape of a beat, at the level of the beat before, 1/mV."""
+        counts = self._share > 0
+        return np.where(counts, self._share / np.where(counts, self.level, 1.0), 0.0)
 
     @property
     def whole(self) -> BoolArray:
@@ -264,18 +270,17 @@ def _join(beds: Sequence[Envelope], blocks: int = 1) -> None:
     lively = (weight > 0) & (recent >= CLEAR * level) & (level >= _QUIET * noise)
     weight[(recent < _SILENT * level) & lively.any(axis=1)[:, np.newaxis]] = 0.0
     envelope = np.stack([bed._newest(blocks) for bed in beds])
-    counts = weight > 0
-    divisor = np.where(counts, level, 1.0)
-    relative = envelope / divisor.astype(np.float32)[:, :, np.newaxis]
+    divisor = np.where(weight > 0, level, 1.0).astype(np.float32)
+    relative = envelope / divisor[:, :, np.newaxis]
     # Where a lead is gone its envelope is exactly 0, and it does not count.
     rows = weight.astype(np.float32)[:, np.newaxis, :]
     total = (rows @ (envelope > 0).astype(np.float32))[:, 0]
     power = (rows @ np.square(np.minimum(relative, _CEILING)))[:, 0]
     joined = np.sqrt(power / np.where(total > 0, total, 1.0))
     sums = np.maximum(weight.sum(axis=1), 1e-12)[:, np.newaxis]
-    scale = np.where(counts, np.sqrt(weight / sums) / divisor, 0.0)
+    share = np.sqrt(weight / sums)
     for place, bed in enumerate(beds):
-        bed.scale = scale[place]
+        bed._share = share[place]
         bed.joined[-blocks * BLOCK :] = joined[place]
 
 
