@@ -29,8 +29,10 @@ from monitor.colours import (
 from monitor.maps import BAND_SDS, MOST, attention_words, hidden_words
 from monitor.report_paper import PULSE_MM, SHADES, draw_paper
 from monitor.strips import Paper, lay_out
+from monitor.ward import URGENCY
+from stream.contract import Priority
 from stream.describe import duration, verdict, why_not_scored
-from stream.offline import Analysis
+from stream.offline import AlarmResult, Analysis
 from stream.overlay import Traces
 from stream.stretches import Stretch, most_anomalous, not_scored
 
@@ -305,7 +307,7 @@ def draw_score(
     few = len(windows) <= _POINTS
     for colour, drawn in ((SCORE, y), (OVER, np.where(y > threshold, y, np.nan))):
         axes.plot(x, drawn, color=colour, lw=1.3 if few else 0.9, marker="." if few else None, ms=7, zorder=3)
-    for alarm in analysis.alarms:
+    for alarm in most_urgent_last(analysis.alarms):
         end = alarm.end_s if alarm.end_s is not None else analysis.duration_s
         colour = PRIORITY.get(alarm.priority, NO_PRIORITY)
         axes.fill_between(
@@ -340,6 +342,11 @@ def draw_score(
     axes.tick_params(labelsize=8, color=RULE, labelcolor=SLATE)
     for spine in axes.spines.values():
         spine.set_color(RULE)
+
+
+def most_urgent_last(alarms: Sequence[AlarmResult]) -> list[AlarmResult]:
+    """Return alarms in the order in which their bars are drawn: none lies on a more urgent one."""
+    return sorted(alarms, key=lambda alarm: URGENCY[Priority(alarm.priority)])
 
 
 def with_breaks(

@@ -47,7 +47,7 @@ from monitor.colours import (
     SLATE,
 )
 from monitor.maps import band, shade, shades
-from monitor.report import with_breaks
+from monitor.report import most_urgent_last, with_breaks
 from monitor.strips import BAR_MM, Paper
 from monitor.trace import thin
 from stream.describe import duration
@@ -311,7 +311,7 @@ def score_figure(analysis: Analysis, leads: figure) -> figure:
     if len(windows) <= _POINTS:
         plot.scatter(x="t", y="score", source=source, size=6, color=SCORE)
         plot.scatter(x="t", y="high", source=source, size=6, color=OVER)
-    alarms = analysis.alarms
+    alarms = most_urgent_last(analysis.alarms)
     plot.quad(
         left=[alarm.onset_s for alarm in alarms],
         right=[analysis.duration_s if alarm.end_s is None else alarm.end_s for alarm in alarms],

@@ -12,7 +12,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 from bokeh.models import Image
+from matplotlib.colors import to_rgb
 
+from monitor.colours import PRIORITY
 from monitor.report import write_png
 from monitor.report_figures import leads_figure, thinned
 from monitor.report_page import write_html
@@ -91,6 +93,23 @@ def analysis(
 
 
 # ---- pictures --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("low_first", [True, False])
+def test_no_bar_lies_on_that_of_a_more_urgent_alarm(tmp_path: Path, low_first: bool) -> None:
+    found = analysis(60.0)
+    low = found.alarms[0].model_copy(update={"priority": "low", "onset_s": 10.0, "end_s": 50.0})
+    high = low.model_copy(update={"priority": "high", "onset_s": 12.0, "end_s": 48.0})
+    found.alarms[:] = [low, high] if low_first else [high, low]
+    file = tmp_path / "x.png"
+    write_png(file, found, traces(60.0))
+    picture = matplotlib.image.imread(file)[..., :3]
+    shown = {
+        name: int((np.abs(picture - to_rgb(PRIORITY[name])) < 0.02).all(axis=2).sum())
+        for name in ("low", "high")
+    }
+    assert shown["high"] > 5 * shown["low"] > 0
+
 
 TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
