@@ -351,12 +351,12 @@ def _analyze_command(
             with writing(arrays):
                 save_arrays(arrays, traces, analysis, session.manifest)
         if png:
-            from monitor.report import write_png
+            from monitor.report.picture import write_png
 
             with writing(png):
                 write_png(png, analysis, traces)
         if html:
-            from monitor.report_page import write_html
+            from monitor.report.page import write_html
 
             with writing(html):
                 write_html(html, analysis, traces)
@@ -437,7 +437,7 @@ def _snapshot_command(
         written += map(str, write_snapshot(found, wfdb))
     for file, form in ((png, "png"), (pdf, "pdf")):
         if file:
-            from monitor.snapshot_page import write_strip
+            from monitor.report.strip import write_strip
 
             with writing(file):
                 write_strip(file, found, form)

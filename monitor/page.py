@@ -12,14 +12,14 @@ from bokeh.document import Document
 from bokeh.model import DataModel
 from bokeh.models import CustomJS
 
-from monitor.figures import NameStyle, ScoreFigure, SweepFigure
-from monitor.layout import PAPER_SPEED, Layout
-from monitor.pump import Pump
-from monitor.scores import score_chart
+from monitor.bed.figures import NameStyle, ScoreFigure, SweepFigure
+from monitor.bed.layout import PAPER_SPEED, Layout
+from monitor.bed.scores import score_chart
+from monitor.bed.sweep import Sweep
+from monitor.bed.trace import MONITOR_BAND, WIDE_BAND
+from monitor.live.pump import Pump
+from monitor.live.ward import HISTORY_S, Bed, Feed
 from monitor.summary import alarm_line, bed_lines, is_current, lag, local_time, number, ward_trouble
-from monitor.sweep import Sweep
-from monitor.trace import MONITOR_BAND, WIDE_BAND
-from monitor.ward import HISTORY_S, Bed, Feed
 from stream.clock import Clock
 from stream.contract import Validity
 

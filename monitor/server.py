@@ -27,9 +27,9 @@ from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
 from monitor.api import Access, routes
+from monitor.live.pump import Pump
+from monitor.live.ward import Ward
 from monitor.page import Bulletin, Page
-from monitor.pump import Pump
-from monitor.ward import Ward
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
@@ -163,7 +163,7 @@ async def _serve(
         settings.resources = "server"
         name = f"[{host}]" if ":" in host else host
         hosts = [f"{name}:{port}", f"localhost:{port}"]
-        access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
+        access = Access(redis_url, prefix, bus, monitor.live.pump, clock, frozenset(hosts))
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
             extra_websocket_origins=hosts,
@@ -184,7 +184,7 @@ async def _serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         tasks = [
-            asyncio.create_task(monitor.pump.run()),
+            asyncio.create_task(monitor.live.pump.run()),
             asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
             asyncio.create_task(stop.wait()),
         ]

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from monitor.ward import SILENT_S, URGENCY, Bed, Ward
+from monitor.live.ward import SILENT_S, URGENCY, Bed, Ward
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority
 
 # What patient monitors put before an alarm's text: stars for physiological, exclamation marks for

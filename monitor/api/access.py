@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from tornado.web import HTTPError, RequestHandler
 
-from monitor.pump import Pump
+from monitor.live.pump import Pump
 from stream.bus import Bus
 from stream.clock import Clock
 from stream.subscription.follow import Wanted, wanted

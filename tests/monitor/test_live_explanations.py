@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitor.trace import Grid, Overlay
-from monitor.ward import Ward
+from monitor.bed.trace import Grid, Overlay
+from monitor.live.ward import Ward
 from stream.contract import Explanation
 from tests.monitor.messages import chunk, explanation
 

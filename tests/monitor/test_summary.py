@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from monitor.live.ward import Ward
 from monitor.summary import (
     alarm_line,
     bed_line,
@@ -14,7 +15,6 @@ from monitor.summary import (
     number,
     ward_trouble,
 )
-from monitor.ward import Ward
 from stream.contract import AlarmKind, Presence, Priority
 from tests.monitor.messages import T0, S, alarm, chunk, finding
 

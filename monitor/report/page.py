@@ -1,7 +1,7 @@
 """The page of an analysis: one file that needs nothing else, with leads and score to pan and zoom.
 
-As `monitor.report` it draws what it is given. What a long recording has too many points of is drawn as the
-lowest and the highest value of each short piece, but for the stretches that one will look at.
+As `monitor.report.picture` it draws what it is given. What a long recording has too many points of is drawn
+as the lowest and the highest value of each short piece, but for the stretches that one will look at.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from monitor.colours import ATTENTION, NO_PRIORITY, PRIORITY
-from monitor.maps import BAND_SDS, MOST, attention_words, hidden_words
-from monitor.report import DISCLAIMER, EXCERPT_S, score_line
-from monitor.report_figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
-from monitor.strips import lay_out
+from monitor.report.figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
+from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
+from monitor.report.picture import DISCLAIMER, EXCERPT_S, score_line
+from monitor.report.rows import lay_out
 from stream.describe import duration, lead_means, verdict
 from stream.offline import Analysis
 from stream.overlay import Traces

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 
 from models.manifest import FilterSpec
-from monitor.ring import Float32Array, SampleRing
+from monitor.live.ring import Float32Array, SampleRing
 from stream.contract import Explanation
 from stream.preprocess import Conditioner, group_delay_ms
 

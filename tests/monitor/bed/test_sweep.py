@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.layout import Layout, lead_order
-from monitor.sweep import Columns, Patch, Sweep
-from monitor.trace import MONITOR_BAND
-from monitor.ward import Feed, Ward
+from monitor.bed.layout import Layout, lead_order
+from monitor.bed.sweep import Columns, Patch, Sweep
+from monitor.bed.trace import MONITOR_BAND
+from monitor.live.ward import Feed, Ward
 from stream.leads import LEADS
 from tests.monitor.messages import T0, S, chunk, explanation
 

@@ -15,10 +15,10 @@ from bokeh.models import Image
 from matplotlib.colors import to_rgb
 
 from monitor.colours import PRIORITY
-from monitor.report import write_png
-from monitor.report_figures import leads_figure, thinned
-from monitor.report_page import write_html
-from monitor.strips import BAR_MM, lay_out
+from monitor.report.figures import leads_figure, thinned
+from monitor.report.page import write_html
+from monitor.report.picture import write_png
+from monitor.report.rows import BAR_MM, lay_out
 from stream.offline import AlarmResult, Analysis, MapResult, WindowResult
 from stream.overlay import Traces
 from stream.stretches import Stretch

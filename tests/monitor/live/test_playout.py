@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.playout import Playout
+from monitor.live.playout import Playout
 from tests.monitor.messages import S
 
 FS, N = 500.0, 100

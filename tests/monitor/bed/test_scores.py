@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.scores import score_chart, with_crossings
-from monitor.ward import ScorePoint
+from monitor.bed.scores import score_chart, with_crossings
+from monitor.live.ward import ScorePoint
 from tests.monitor.messages import S
 
 

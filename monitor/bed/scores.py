@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from monitor.ward import ScorePoint
+from monitor.live.ward import ScorePoint
 
 Float64Array = npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from monitor.ward import HISTORY_S, RING_S, Ward
+from monitor.live.ward import HISTORY_S, RING_S, Ward
 from stream.bus import Bus, Entry
 from stream.clock import Clock
 from stream.contract import (

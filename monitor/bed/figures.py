@@ -20,9 +20,9 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from monitor.bed.layout import Layout
+from monitor.bed.scores import ScoreChart
 from monitor.colours import EXPECTED, INK, MAJOR, MINOR, OVER, PAPER, RULE, SCORE, SLATE
-from monitor.layout import Layout
-from monitor.scores import ScoreChart
 
 NameStyle = Literal["good", "poor", "over"]
 _NAME_COLOURS: dict[NameStyle, str] = {"good": INK, "poor": SLATE, "over": "#b00019"}

@@ -17,9 +17,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
 from monitor.colours import INK, OVER, SLATE
-from monitor.report import DISCLAIMER, DPI, LINE_MM, LegendLine, Page, draw_score, legend, short, write_legend
-from monitor.report_paper import PULSE_MM, draw_paper
-from monitor.strips import Paper, lay_out
+from monitor.report.paper import PULSE_MM, draw_paper
+from monitor.report.picture import (
+    DISCLAIMER,
+    DPI,
+    LINE_MM,
+    LegendLine,
+    Page,
+    draw_score,
+    legend,
+    short,
+    write_legend,
+)
+from monitor.report.rows import Paper, lay_out
 from stream.describe import lead_means
 from stream.offline import Analysis
 from stream.overlay import Traces

@@ -26,10 +26,10 @@ from monitor.colours import (
     SCORE,
     SLATE,
 )
-from monitor.maps import BAND_SDS, MOST, attention_words, hidden_words
-from monitor.report_paper import PULSE_MM, SHADES, draw_paper
-from monitor.strips import Paper, lay_out
-from monitor.ward import URGENCY
+from monitor.live.ward import URGENCY
+from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
+from monitor.report.paper import PULSE_MM, SHADES, draw_paper
+from monitor.report.rows import Paper, lay_out
 from stream.contract import Priority
 from stream.describe import duration, verdict, why_not_scored
 from stream.offline import AlarmResult, Analysis

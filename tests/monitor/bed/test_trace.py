@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.trace import MONITOR_BAND, WIDE_BAND, Grid, Overlay, Trace, thin
+from monitor.bed.trace import MONITOR_BAND, WIDE_BAND, Grid, Overlay, Trace, thin
 from stream.preprocess import Conditioner, group_delay_ms
 from tests.monitor.messages import beats, explanation
 

@@ -33,6 +33,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
+from monitor.bed.trace import thin
 from monitor.colours import (
     EXPECTED,
     INK,
@@ -46,10 +47,9 @@ from monitor.colours import (
     SCORE,
     SLATE,
 )
-from monitor.maps import band, shade, shades
-from monitor.report import most_urgent_last, with_breaks
-from monitor.strips import BAR_MM, Paper
-from monitor.trace import thin
+from monitor.report.maps import band, shade, shades
+from monitor.report.picture import most_urgent_last, with_breaks
+from monitor.report.rows import BAR_MM, Paper
 from stream.describe import duration
 from stream.offline import Analysis
 from stream.overlay import Traces

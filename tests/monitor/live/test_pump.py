@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import numpy as np
 
-from monitor.pump import Pump
-from monitor.ward import Ward
+from monitor.live.pump import Pump
+from monitor.live.ward import Ward
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import Command, CommandKind, Presence

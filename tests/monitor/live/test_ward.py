@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitor import ward as ward_module
+from monitor.live.ward import FORGET_S, HISTORY_S, RING_S, Ward
 from monitor.summary import ward_trouble
-from monitor.ward import FORGET_S, HISTORY_S, RING_S, Ward
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority, Validity, to_lsb
 from tests.monitor.messages import T0, S, alarm, chunk, explanation, finding, vitals
 

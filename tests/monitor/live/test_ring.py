@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor.ring import SampleRing
+from monitor.live.ring import SampleRing
 
 writes = st.lists(st.tuples(st.integers(-20, 60), st.integers(0, 30)), max_size=20)
 

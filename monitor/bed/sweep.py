@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.manifest import FilterSpec
-from monitor.layout import Layout, lead_order
-from monitor.ring import Float32Array
-from monitor.trace import SETTLING_S, Grid, Overlay, Trace
-from monitor.ward import Feed
+from monitor.bed.layout import Layout, lead_order
+from monitor.bed.trace import SETTLING_S, Grid, Overlay, Trace
+from monitor.live.ring import Float32Array
+from monitor.live.ward import Feed
 from stream.contract import Explanation
 
 # The gap in front of the trace: wide enough to be seen from afar.

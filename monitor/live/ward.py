@@ -1,6 +1,6 @@
 """What a display knows of every bed: pure state, bounded in memory, fed with messages and a time.
 
-It knows no broker and no page. `monitor.pump` feeds one ward per process; any number of pages read it.
+It knows no broker and no page. `monitor.live.pump` feeds one ward per process; any number of pages read it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from monitor.playout import Playout
-from monitor.ring import SampleRing
+from monitor.live.playout import Playout
+from monitor.live.ring import SampleRing
 from stream.alarms.conditions import UNSCORED_S
 from stream.contract import (
     EVERY_BED,

@@ -9,7 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from monitor.snapshot_page import write_strip
+from monitor.report.strip import write_strip
 from stream.snapshots.hindsight import make_snapshot
 from stream.snapshots.store import Snapshot
 from tests.monitor.test_report import red_pixels

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from monitor.maps import attention_words, band, hidden_words, shade, shades
+from monitor.report.maps import attention_words, band, hidden_words, shade, shades
 from stream.offline import MapResult
 from tests.monitor.test_report import analysis, traces
 

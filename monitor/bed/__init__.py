@@ -1,0 +1,1 @@
+"""One bed's leads and score, live."""

@@ -1,0 +1,1 @@
+"""Pictures and pages of an analysis, and of an alarm."""
