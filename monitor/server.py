@@ -29,7 +29,7 @@ from tornado.web import RequestHandler, StaticFileHandler
 from monitor.api import Access, routes
 from monitor.live.pump import Pump
 from monitor.live.ward import Ward
-from monitor.page import Bulletin, Page
+from monitor.page import VIEWS, Bulletin, Page
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
@@ -77,14 +77,14 @@ class Monitor:
         """Fill the document of a new session."""
         document.title = "Bedside"
         document.template = self._template
-        document.template_variables["version"] = self._version
+        document.template_variables.update(version=self._version, views=list(VIEWS))
         # The page tells of a lost connection itself.
         document.config.notify_connection_status = False
         context = document.session_context
         arguments = context.request.arguments if context is not None and context.request is not None else {}
-        wanted = arguments.get("bed", [b""])[0].decode(errors="replace")
+        bed, view = (arguments.get(name, [b""])[0].decode(errors="replace") for name in ("bed", "view"))
         self.pages.add(
-            Page(document, self.pump, self._bulletin, self._clock, wanted, on_close=self.pages.discard)
+            Page(document, self.pump, self._bulletin, self._clock, bed, view, on_close=self.pages.discard)
         )
 
     def health(self) -> dict[str, object]:
@@ -163,7 +163,7 @@ async def _serve(
         settings.resources = "server"
         name = f"[{host}]" if ":" in host else host
         hosts = [f"{name}:{port}", f"localhost:{port}"]
-        access = Access(redis_url, prefix, bus, monitor.live.pump, clock, frozenset(hosts))
+        access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
             extra_websocket_origins=hosts,
@@ -184,7 +184,7 @@ async def _serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         tasks = [
-            asyncio.create_task(monitor.live.pump.run()),
+            asyncio.create_task(monitor.pump.run()),
             asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
             asyncio.create_task(stop.wait()),
         ]

@@ -1,20 +1,18 @@
-// The page's own part of the work: it writes what the server says of beds and alarms, tells the server what
-// the user wants and that the browser draws, and says so when the server has fallen silent.
+// The page's shell: which view is shown, what is wrong with the whole, and that the browser draws. Each view is
+// a script of its own that registers here, and is told what concerns all views; see `register`.
 "use strict";
 
 window.bedside = (() => {
   // The server speaks at least once a second.
   const SILENT_MS = 4000;
   const BEAT_MS = 500;
-  // As many rows as fit a screen of 900 pixels with an alarm or two among them.
-  const MANY = 10;
   const counters = {patches: 0, frames: 0};
   const byId = (id) => document.getElementById(id);
-  const rows = new Map();
+  const views = new Map();
   let page = null;
-  let heard = performance.now();
-  let beds = [];
+  let ward = {};
   let shown = "";
+  let heard = performance.now();
 
   function element(tag, name, parent) {
     const made = document.createElement(tag);
@@ -32,137 +30,81 @@ window.bedside = (() => {
     if (target.className !== name) target.className = name;
   }
 
-  function row(name) {
-    let known = rows.get(name);
-    if (known === undefined) {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.dataset.bed = name;
-      button.addEventListener("click", () => select(name));
-      const sign = element("span", "sign", button);
-      const body = element("span", "body", button);
-      const top = element("span", "top", body);
-      const bed = element("span", "bed", top);
-      const score = element("span", "score", top);
-      const text = element("span", "text", body);
-      const more = element("span", "more", body);
-      const since = element("span", "since", more);
-      const lag = element("span", "lag", more);
-      known = {button, sign, bed, score, text, since, lag};
-      rows.set(name, known);
+  // Makes a view known. What it may have, all of it optional:
+  //   title, key            its name in the bar, and the key that shows it
+  //   start(models)         once, with the models that the server gives to the view
+  //   enter(), leave()      when it is shown and when it no longer is
+  //   ward(ward)            the list of beds, once a second and when an alarm changes
+  //   bed(name)             another bed has been selected
+  //   press(event)          a key while it is shown; true if it was for the view
+  function register(name, view) {
+    views.set(name, view);
+  }
+
+  function address(changes) {
+    const now = new URL(window.location.href);
+    for (const [key, value] of Object.entries(changes)) {
+      if (value) now.searchParams.set(key, value);
+      else now.searchParams.delete(key);
     }
-    return known;
+    window.history.replaceState(null, "", now);
   }
 
-  function classes(line) {
-    const alarmed = line.level !== "none";
-    return [
-      alarmed ? `alarmed ${line.level}` : "",
-      line.technical ? "technical" : "",
-      line.acknowledged ? "acknowledged" : "",
-    ].join(" ");
+  function show(name) {
+    if (!views.has(name) || name === shown) return;
+    views.get(shown)?.leave?.();
+    shown = name;
+    for (const other of views.keys()) byId(`view-${other}`).hidden = other !== name;
+    for (const button of byId("views").children) {
+      button.setAttribute("aria-current", button.dataset.view === name ? "page" : "false");
+    }
+    document.body.dataset.view = name;
+    page.view = name;
+    address({view: name});
+    views.get(name).enter?.();
+    window.dispatchEvent(new Event("resize"));
   }
 
-  function writeRow(line) {
-    const {button, sign, bed, score, text, since, lag} = row(line.bed);
-    restyle(button, `row ${line.state} ${classes(line)}`);
-    button.setAttribute("aria-current", String(line.bed === shown));
-    write(sign, line.sign);
-    write(bed, line.bed);
-    write(score, line.score);
-    score.title = "Anomaly score of the newest window";
-    restyle(score, line.over ? "score over" : "score");
-    const others = line.more ? ` (and ${line.more} more)` : "";
-    const what = `${line.text}${line.presence ? `, ${line.presence}` : ""}${others}`;
-    // A number stays with its unit.
-    write(text, what.replace(/(\d) (s|min|h)\b/g, "$1\u00a0$2"));
-    write(since, line.since ? `since ${line.since} · ${line.for}` : "");
-    write(lag, line.lag === "–" ? "" : `lag ${line.lag}`);
-    restyle(lag, line.lagging ? "lag lagging" : "lag");
-    return button;
+  // Selects a bed, in whatever view; `then` names a view to go on in.
+  function select(bed, then) {
+    page.selected = bed;
+    address({bed});
+    for (const view of views.values()) view.bed?.(bed);
+    if (then !== undefined) show(then);
   }
 
-  function writeWard(ward) {
-    beds = ward.beds ?? [];
+  function writeWard(text) {
+    ward = JSON.parse(text);
+    const beds = ward.beds ?? [];
     document.body.classList.toggle("vacant", beds.length === 0);
     document.body.classList.toggle("lost", ward.lost === true);
     const trouble = byId("trouble");
     trouble.hidden = !ward.trouble;
     restyle(trouble, ward.lost ? "lost" : "worker");
     write(trouble, ward.trouble ?? "");
-    const list = byId("beds");
-    list.classList.toggle("many", beds.length > MANY);
-    const focused = document.activeElement;
-    beds.forEach((line, place) => {
-      const button = writeRow(line);
-      if (list.children[place] !== button) list.insertBefore(button, list.children[place] ?? null);
-    });
-    while (list.children.length > beds.length) {
-      rows.delete(list.lastChild.dataset.bed);
-      list.lastChild.remove();
-    }
-    if (focused instanceof HTMLElement && focused !== document.activeElement) focused.focus();
     const alarmed = beds.filter((line) => line.level !== "none" && line.level !== "info").length;
     const count = `${beds.length} ${beds.length === 1 ? "bed" : "beds"}`;
     write(byId("count"), alarmed ? `${count}, ${alarmed} with alarm` : count);
     document.title = alarmed ? `(${alarmed}) Bedside` : "Bedside";
+    for (const view of views.values()) view.ward?.(ward);
   }
 
-  function writeAlarms(alarms) {
-    const board = byId("alarms");
-    const most = 3;
-    while (board.children.length > Math.min(alarms.length, most)) board.lastChild.remove();
-    alarms.slice(0, most).forEach((alarm, place) => {
-      const banner = board.children[place] ?? element("div", "alarm", board);
-      if (banner.children.length === 0) {
-        element("span", "sign", banner);
-        const what = element("span", "what", banner);
-        element("span", "message", what);
-        element("span", "kind", what);
-        // It changes every second: not to be read out each time.
-        element("span", "when", banner).setAttribute("aria-live", "off");
-      }
-      const [sign, what, when] = banner.children;
-      restyle(banner, `alarm ${alarm.level} ${classes(alarm)}`);
-      write(sign, alarm.sign);
-      write(what.children[0], alarm.text);
-      const kind = alarm.technical ? "technical" : "physiological";
-      const left = place === most - 1 && alarms.length > most ? ` · ${alarms.length - most} more` : "";
-      const presence = alarm.presence ? ` · ${alarm.presence}` : "";
-      write(what.children[1], `${alarm.level} priority · ${kind}${presence}${left}`);
-      write(when, `since ${alarm.since} · ${alarm.for}`);
-    });
+  function theme(wanted) {
+    const dark = wanted === "dark";
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
+    window.localStorage.setItem("bedside-theme", dark ? "dark" : "light");
+    page.dark = dark;
   }
 
-  function writeBed(bed) {
-    if (bed.bed === undefined) return;
-    document.body.classList.remove("starting");
-    if (bed.bed !== shown) {
-      shown = bed.bed;
-      rows.forEach(({button}, name) => button.setAttribute("aria-current", String(name === shown)));
+  function press(event) {
+    const typing = event.target instanceof HTMLElement && event.target.closest("input, select, textarea, dialog");
+    if (typing || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (views.get(shown)?.press?.(event)) {
+      event.preventDefault();
+      return;
     }
-    write(byId("name"), bed.bed);
-    write(byId("rate"), bed.rate);
-    const behind = byId("behind");
-    behind.hidden = bed.behind === "";
-    write(behind, bed.late ? `${bed.behind} behind live` : `live · ${bed.behind} to screen`);
-    restyle(behind, bed.late ? "badge late" : "badge");
-    byId("missing").hidden = bed.missing === "";
-    write(byId("missing"), bed.missing);
-    write(byId("paper"), bed.size ? `${bed.speed} mm/s · ${bed.size} mm/mV` : "");
-    write(byId("score"), bed.score);
-    restyle(byId("score"), bed.over ? "over" : "");
-    write(byId("limit"), `threshold ${bed.threshold}`);
-    write(byId("percentile"), bed.percentile ? `higher than ${bed.percentile} % of normal windows` : "");
-    write(byId("model"), bed.model);
-    writeAlarms(bed.alarms);
-  }
-
-  function select(name) {
-    page.selected = name;
-    const address = new URL(window.location.href);
-    address.searchParams.set("bed", name);
-    window.history.replaceState(null, "", address);
+    if (event.key === "d") theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    for (const [name, view] of views) if (view.key === event.key) show(name);
   }
 
   // A hidden tab gets no animation frames: then nothing is drawn, and the server is not told that it is.
@@ -192,26 +134,36 @@ window.bedside = (() => {
     }
   }
 
-  function start(state, sweep, trace) {
-    page = state;
-    const hear = (change) => (_) => {
+  // Calls back when a property of a model changes; the server has been heard of then.
+  function on(model, property, callback) {
+    model.properties[property].change.connect(() => {
       heard = performance.now();
-      change();
-    };
-    const {ward, bed} = page.properties;
-    ward.change.connect(hear(() => writeWard(JSON.parse(page.ward))));
-    bed.change.connect(hear(() => writeBed(JSON.parse(page.bed))));
-    trace.patching.connect(hear(() => { counters.patches += 1; }));
-    const measure = () => {
-      if (sweep.inner_width > 0) page.setv({width: sweep.inner_width, height: sweep.inner_height});
-    };
-    sweep.properties.inner_width.change.connect(measure);
-    sweep.properties.inner_height.change.connect(measure);
-    measure();
-    byId("band").addEventListener("change", (event) => { page.band = event.target.value; });
-    byId("size").addEventListener("change", (event) => { page.size = event.target.value; });
-    writeWard(JSON.parse(page.ward));
-    writeBed(JSON.parse(page.bed));
+      callback(model[property]);
+    });
+  }
+
+  function start(state, models) {
+    page = state;
+    const bar = byId("views");
+    for (const [name, view] of views) {
+      const button = element("button", "", bar);
+      button.type = "button";
+      button.dataset.view = name;
+      button.title = `${view.title} (${view.key})`;
+      button.textContent = view.title;
+      button.addEventListener("click", () => show(name));
+    }
+    const preferred = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
+    theme(window.localStorage.getItem("bedside-theme") ?? preferred);
+    byId("theme").addEventListener("click", () => {
+      theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    });
+    for (const [name, view] of views) view.start?.(models[name] ?? {});
+    on(page, "ward", writeWard);
+    writeWard(page.ward);
+    document.body.classList.remove("starting");
+    show(views.has(page.view) ? page.view : views.keys().next().value);
+    document.addEventListener("keydown", press);
     state.document.on_event("connection_lost", () => {
       heard = -SILENT_MS;
       watchServer();
@@ -220,5 +172,10 @@ window.bedside = (() => {
     window.setInterval(watchServer, 1000);
   }
 
-  return {start, counters};
+  return {
+    start, register, show, select, on, element, write, restyle, counters,
+    heard: () => { heard = performance.now(); },
+    selected: () => page.selected,
+    state: () => page,
+  };
 })();

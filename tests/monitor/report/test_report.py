@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from monitor.report.rows import BAR_MM, lay_out
 from stream.offline import AlarmResult, Analysis, MapResult, WindowResult
 from stream.overlay import Traces
 from stream.stretches import Stretch
+from tests.browser import needs_browser, open_page
 
 FS = 100.0
 
@@ -357,27 +357,15 @@ def test_a_page_says_what_is_drawn_and_what_is_not(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not shutil.which("chromium") or not shutil.which("chromedriver"), reason="needs chromium and chromedriver"
-)
+@needs_browser
 def test_a_browser_draws_the_page_and_a_button_moves_it(tmp_path: Path) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    from tests.monitor.test_browser import start_browser
-
     write_html(tmp_path / "x.html", analysis(300.0), talkative(traces(300.0)))
-    browser = start_browser(tmp_path / "profile")
-    try:
-        browser.get((tmp_path / "x.html").as_uri())
-        start = "return window.Bokeh?.documents[0]?.get_model_by_name('leads')?.x_range.start"
-        WebDriverWait(browser, 30).until(lambda b: b.execute_script(start) is not None)
+    with open_page() as page:
+        page.goto((tmp_path / "x.html").as_uri())
+        start = "() => window.Bokeh?.documents[0]?.get_model_by_name('leads')?.x_range.start"
+        page.wait_for_function(f"() => ({start})() !== undefined")
         # Its windows score alike from 100.5 s on; eleven seconds around the first ten.
-        assert browser.execute_script(start) == pytest.approx(100.0)
-        browser.execute_script("document.querySelectorAll('#windows button')[3].click()")
-        assert browser.execute_script(start) == pytest.approx(101.0)
-        loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-        assert browser.execute_script(loaded) == []
-        errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
-        assert errors == []
-    finally:
-        browser.quit()
+        assert page.evaluate(start) == pytest.approx(100.0)
+        page.evaluate("document.querySelectorAll('#windows button')[3].click()")
+        assert page.evaluate(start) == pytest.approx(101.0)
+        assert page.evaluate("performance.getEntriesByType('resource').map((entry) => entry.name)") == []

@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.monitor.test_browser import CHROMIUM, DRIVER, start_browser
+from tests.browser import needs_browser, open_page
 from tests.stream.synthetic import StandIn
 from tests.training.evaluation.conftest import entry, stand_in
 from training.evaluation.examples import highest_normals, lowest_abnormals
@@ -83,35 +80,25 @@ def test_a_recording_that_has_gone_is_not_drawn(measured: tuple[Scored, StandIn,
     assert len(highest_normals(found, session)) == 4
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Chrome]:
-    driver = start_browser(tmp_path / "profile")
-    yield driver
-    errors = [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-    driver.quit()
-    assert errors == []
-
-
 @pytest.mark.browser
-@pytest.mark.skipif(not CHROMIUM or not DRIVER, reason="needs chromium and chromedriver on PATH")
+@needs_browser
 def test_a_browser_draws_every_figure_without_an_error(
-    browser: Chrome, measured: tuple[Scored, StandIn, Path], tmp_path: Path
+    measured: tuple[Scored, StandIn, Path], tmp_path: Path
 ) -> None:
-    page = tmp_path / "page.html"
-    write(page, measured)
-    browser.get(page.as_uri())
-    WebDriverWait(browser, 60).until(
-        lambda driver: driver.execute_script("return window.Bokeh?.documents?.[0]?.is_idle ?? false")
-    )
-    drawn = browser.execute_script(
-        "return Bokeh.documents[0].roots().map((plot) => [plot.inner_width, plot.inner_height])"
-    )
-    # Four figures, two of robustness, and the strips of six recordings; no diagnosis has five.
-    assert len(drawn) == 4 + 2 + 6
-    assert all(width > 300 and height > 20 for width, height in drawn), drawn
-    assert len(browser.find_elements(By.CSS_SELECTOR, "[data-root-id]")) == len(drawn)
-    assert browser.execute_script("return document.documentElement.scrollWidth <= 1440")
-    assert len(browser.find_elements(By.CSS_SELECTOR, "#figures tbody tr")) >= 4
+    path = tmp_path / "page.html"
+    write(path, measured)
+    with open_page() as page:
+        page.goto(path.as_uri())
+        page.wait_for_function("() => window.Bokeh?.documents?.[0]?.is_idle ?? false")
+        drawn = page.evaluate(
+            "() => Bokeh.documents[0].roots().map((plot) => [plot.inner_width, plot.inner_height])"
+        )
+        # Four figures, two of robustness, and the strips of six recordings; no diagnosis has five.
+        assert len(drawn) == 4 + 2 + 6
+        assert all(width > 300 and height > 20 for width, height in drawn), drawn
+        assert page.locator("[data-root-id]").count() == len(drawn)
+        assert page.evaluate("() => document.documentElement.scrollWidth <= 1440")
+        assert page.locator("#figures tbody tr").count() >= 4
 
 
 @pytest.mark.parametrize("keep", ["normal", "abnormal"])
