@@ -17,7 +17,7 @@ from monitor.live.ward import Bed
 from monitor.summary import bed_lines, ward_trouble
 from stream.clock import Clock
 
-VIEWS = ("bed",)
+VIEWS = ("bed", "analyse")
 """In the order of the bar. Each has a template in ``templates/views``, and script and style in ``static``;
 those that the server draws have a class, too."""
 
@@ -82,6 +82,8 @@ class Bulletin:
             self._revision, self._made_ns = ward.revision, now_ns
             self._text = json.dumps(
                 {
+                    # So that a page hears from us also where nothing changes.
+                    "second": now_ns // _LIST_NS,
                     "trouble": ward_trouble(ward, now_ns, self._pump.lost_since_ns),
                     "lost": self._pump.lost_since_ns is not None,
                     "beds": bed_lines(ward, now_ns),

@@ -26,6 +26,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
+from monitor import uploads
 from monitor.api import Access, routes
 from monitor.live.pump import Pump
 from monitor.live.ward import Ward
@@ -164,6 +165,7 @@ async def _serve(
         name = f"[{host}]" if ":" in host else host
         hosts = [f"{name}:{port}", f"localhost:{port}"]
         access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
+        desk = uploads.Desk(clock)
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
             extra_websocket_origins=hosts,
@@ -171,6 +173,7 @@ async def _serve(
                 (r"/healthz", _Health, {"monitor": monitor}),
                 (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
                 *routes(access),
+                *uploads.routes(access, desk),
             ],
             check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
             unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,
@@ -186,6 +189,7 @@ async def _serve(
         tasks = [
             asyncio.create_task(monitor.pump.run()),
             asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
+            asyncio.create_task(desk.run()),
             asyncio.create_task(stop.wait()),
         ]
         try:
@@ -198,6 +202,7 @@ async def _serve(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            desk.close()
             server.stop(wait=False)
             await http.close_all_connections()
 

@@ -16,6 +16,11 @@ import click
 
 from stream.settings import Settings
 
+PROGRESS_LINES = "BEDSIDE_PROGRESS_LINES"
+"""In the environment: progress goes to standard error as lines such as ``{"progress": 0.25}``."""
+# A line for each hundredth: often enough for a bar.
+_LINE_EVERY = 0.01
+
 log = logging.getLogger(__name__)
 
 redis_option = click.option(
@@ -138,7 +143,13 @@ async def until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
 
 @contextmanager
 def progress_bar(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
-    """Show a bar on standard error where a person looks on; nothing in a log."""
+    """Show a bar on standard error where a person looks on; nothing in a log.
+
+    A program that started the command sets `PROGRESS_LINES` in its environment, and gets lines of JSON.
+    """
+    if PROGRESS_LINES in os.environ:
+        yield _lines(total)
+        return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -147,6 +158,18 @@ def progress_bar(what: str, total: float | None) -> Iterator[Callable[[float], N
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+def _lines(total: float | None) -> Callable[[float], None]:
+    told = 0.0
+
+    def tell(done: float) -> None:
+        nonlocal told
+        if total and done / total - told >= _LINE_EVERY:
+            told = min(1.0, done / total)
+            click.echo(json.dumps({"progress": round(told, 3)}), err=True)
+
+    return tell
 
 
 def write_json(value: Any, path: str) -> None:

@@ -3,6 +3,7 @@
 ``redis_server``: an empty server of its own for each test (60 ms); ``server.url`` is its address.
 ``redis_server_module``: one server for all tests of a module; use a prefix of your own on it.
 ``data_dir``: the folder of real recordings, or a skip that the summary counts.
+``artefacts``: the folder in which tests of the page leave their screenshots, for people to look at.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ def data_dir() -> Path:
     folder = Path(os.environ.get("BEDSIDE_DATA") or "/nonexistent")
     if not (folder / "index.csv").is_file():
         pytest.skip(_NO_DATA)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    folder = Path(__file__).parents[1] / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 

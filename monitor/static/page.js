@@ -3,8 +3,10 @@
 "use strict";
 
 window.bedside = (() => {
-  // The server speaks at least once a second.
-  const SILENT_MS = 4000;
+  // The server speaks at least once a second. Counted in turns of a timer, not in time: a browser that was busy
+  // itself has not listened.
+  const TURN_MS = 1000;
+  const SILENT_TURNS = 4;
   const BEAT_MS = 500;
   const counters = {patches: 0, frames: 0};
   const byId = (id) => document.getElementById(id);
@@ -12,7 +14,7 @@ window.bedside = (() => {
   let page = null;
   let ward = {};
   let shown = "";
-  let heard = performance.now();
+  let silent = 0;
 
   function element(tag, name, parent) {
     const made = document.createElement(tag);
@@ -110,7 +112,7 @@ window.bedside = (() => {
   // A hidden tab gets no animation frames: then nothing is drawn, and the server is not told that it is.
   function beat(time) {
     counters.frames += 1;
-    if (time - beat.last >= BEAT_MS && performance.now() - heard < SILENT_MS) {
+    if (time - beat.last >= BEAT_MS && silent < SILENT_TURNS) {
       beat.last = time;
       page.drawn += 1;
     }
@@ -119,7 +121,8 @@ window.bedside = (() => {
   beat.last = 0;
 
   async function watchServer() {
-    if (performance.now() - heard < SILENT_MS) return;
+    silent += 1;
+    if (silent < SILENT_TURNS) return;
     document.body.classList.add("lost");
     const trouble = byId("trouble");
     trouble.hidden = false;
@@ -128,7 +131,7 @@ window.bedside = (() => {
     try {
       const answer = await fetch("healthz", {cache: "no-store"});
       // It is there again, and knows nothing of this page any more: begin anew.
-      if (answer.status === 200 && performance.now() - heard >= SILENT_MS) window.location.reload();
+      if (answer.status === 200 && silent >= SILENT_TURNS) window.location.reload();
     } catch {
       // Not yet.
     }
@@ -137,7 +140,7 @@ window.bedside = (() => {
   // Calls back when a property of a model changes; the server has been heard of then.
   function on(model, property, callback) {
     model.properties[property].change.connect(() => {
-      heard = performance.now();
+      silent = 0;
       callback(model[property]);
     });
   }
@@ -165,16 +168,16 @@ window.bedside = (() => {
     show(views.has(page.view) ? page.view : views.keys().next().value);
     document.addEventListener("keydown", press);
     state.document.on_event("connection_lost", () => {
-      heard = -SILENT_MS;
+      silent = SILENT_TURNS;
       watchServer();
     });
     window.requestAnimationFrame(beat);
-    window.setInterval(watchServer, 1000);
+    window.setInterval(watchServer, TURN_MS);
   }
 
   return {
     start, register, show, select, on, element, write, restyle, counters,
-    heard: () => { heard = performance.now(); },
+    heard: () => { silent = 0; },
     selected: () => page.selected,
     state: () => page,
   };

@@ -81,6 +81,11 @@ def test_a_page_without_a_feed_says_how_to_start_one(served: Dashboard, page: Pa
     page.goto(served.url)
     wait(page, lambda: "bedside replay" in text(page, "#empty"))
     assert "Not a medical device" in text(page, "footer")
+    # Nothing happens, and yet the page hears from the server: it does not take it for gone.
+    page.evaluate("() => { window.same = true; }")
+    page.wait_for_timeout(6_000)
+    assert page.evaluate("() => window.same") is True
+    assert text(page, "#trouble") == ""
 
 
 def test_a_bed_sweeps_with_what_the_model_expects(served: Dashboard, page: Page, ward: FakeWard) -> None:
