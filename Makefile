@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test lint check clean
+.PHONY: help setup demo test test-page lint check clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -16,7 +16,10 @@ setup: $(VENV)/.serving  ## create .venv and install what serving needs
 demo: $(VENV)/.serving  ## four beds on this machine: streams, worker, live page; Ctrl-C stops it
 	@$(BIN)/bedside demo
 
-test: lint check  ## install the development tools, then lint, type-check and run the whole test suite
+test: lint check  ## install the development tools, then lint, type-check and run the test suite
+
+test-page: $(VENV)/.development  ## the tests of the live page, in headless Chromium; screenshots in build/screenshots
+	$(BIN)/python -m pytest -m page $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -24,7 +27,7 @@ lint: $(VENV)/.development
 	$(BIN)/mypy
 
 check: $(VENV)/.development
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not page" $(PYTEST_ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

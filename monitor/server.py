@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
+import gc
 import hashlib
 import ipaddress
 import json
@@ -43,6 +45,8 @@ _STATIC = _HERE / "static"
 # A tab that has lost its connection may come back within this; then its session is dropped.
 _SESSION_LIFETIME_MS = 15_000
 _SESSION_CHECK_MS = 2_000
+# Pages are often closed together.
+_TIDY_S = 1.0
 # A pump further behind than this is not healthy: what the pages show is no longer live.
 _LAG_MAX_S = 5.0
 
@@ -63,6 +67,7 @@ class Monitor:
     def __init__(self, bus: Bus, clock: Clock) -> None:
         self.pump = Pump(bus, Ward(), clock)
         self.pages: set[Page] = set()
+        self._tidying = _Tidying()
         self._bulletin = Bulletin(self.pump)
         self._clock = clock
         self._template = Environment(
@@ -85,8 +90,12 @@ class Monitor:
         arguments = context.request.arguments if context is not None and context.request is not None else {}
         bed, view = (arguments.get(name, [b""])[0].decode(errors="replace") for name in ("bed", "view"))
         self.pages.add(
-            Page(document, self.pump, self._bulletin, self._clock, bed, view, on_close=self.pages.discard)
+            Page(document, self.pump, self._bulletin, self._clock, bed, view, on_close=self._close)
         )
+
+    def _close(self, page: Page) -> None:
+        self.pages.discard(page)
+        self._tidying.soon()
 
     def health(self) -> dict[str, object]:
         """Return what ``/healthz`` answers."""
@@ -101,6 +110,36 @@ class Monitor:
             "watched": len(pump.watched),
             "malformed": pump.malformed,
         }
+
+
+class _Tidying:
+    """Gives the memory of closed pages back, a while after the last one was closed.
+
+    A page is a circle of thousands of small objects: Python looks for those rarely, and the C library keeps
+    what it got.
+    """
+
+    def __init__(self) -> None:
+        self._due: asyncio.TimerHandle | None = None
+        # What is there now stays: not to be looked through each time.
+        gc.collect()
+        gc.freeze()
+        try:
+            self._trim = ctypes.CDLL(None).malloc_trim
+        except AttributeError:
+            # Not the GNU C library.
+            self._trim = None
+
+    def soon(self) -> None:
+        """Do it, unless another page is closed meanwhile."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due = asyncio.get_running_loop().call_later(_TIDY_S, self._tidy)
+
+    def _tidy(self) -> None:
+        gc.collect()
+        if self._trim is not None:
+            self._trim(0)
 
 
 class _Health(RequestHandler):
@@ -162,6 +201,8 @@ async def _serve(
         monitor = Monitor(bus, clock)
         # Hospital networks have no internet: scripts come from this server whatever the environment says.
         settings.resources = "server"
+        # A tab that is closed in the middle of an update is no news, and each would tell it many times.
+        logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
         name = f"[{host}]" if ":" in host else host
         hosts = [f"{name}:{port}", f"localhost:{port}"]
         access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))

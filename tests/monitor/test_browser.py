@@ -13,7 +13,7 @@ from tests.browser import WAIT_MS, needs_browser, open_page
 from tests.monitor.messages import S, alarm
 from tests.monitor.serving import Dashboard, FakeWard, dashboard
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, needs_browser]
+pytestmark = [pytest.mark.page, pytest.mark.slow, needs_browser]
 
 # A page that is left behind may come back for 15 s.
 GONE_S = 40

@@ -355,7 +355,7 @@ def test_a_page_says_what_is_drawn_and_what_is_not(tmp_path: Path) -> None:
         assert word not in page
 
 
-@pytest.mark.browser
+@pytest.mark.page
 @pytest.mark.slow
 @needs_browser
 def test_a_browser_draws_the_page_and_a_button_moves_it(tmp_path: Path) -> None:

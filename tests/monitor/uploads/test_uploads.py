@@ -147,7 +147,7 @@ def test_the_process_that_reads_an_upload_is_limited() -> None:
     assert int(ended.stdout) == min(19, os.nice(0) + 10)
 
 
-@pytest.mark.browser
+@pytest.mark.page
 @needs_browser
 def test_a_person_drops_a_recording_and_reads_the_verdict(
     redis_server: EmbeddedServer, artefacts: Path

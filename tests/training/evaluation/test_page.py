@@ -80,7 +80,7 @@ def test_a_recording_that_has_gone_is_not_drawn(measured: tuple[Scored, StandIn,
     assert len(highest_normals(found, session)) == 4
 
 
-@pytest.mark.browser
+@pytest.mark.page
 @needs_browser
 def test_a_browser_draws_every_figure_without_an_error(
     measured: tuple[Scored, StandIn, Path], tmp_path: Path
