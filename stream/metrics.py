@@ -7,8 +7,9 @@ from itertools import pairwise
 
 from prometheus_client import Counter, Gauge, Histogram, Info
 
-from stream.contract import SampleChunk
+from stream.contract import AlarmEvent, SampleChunk
 from stream.engine import Accepted, Pending
+from stream.latency import STAGES, RecentLatencies
 
 # From half a millisecond (a wake-up over a unix socket) to the ten seconds that an alarm may take.
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -24,6 +25,7 @@ WINDOWS = Counter("bedside_windows", "Windows completed", ["outcome"])
 _SCORED, _UNSCORED = WINDOWS.labels("scored"), WINDOWS.labels("unscored")
 FINDINGS = Counter("bedside_findings", "Findings published")
 ALARM_EVENTS = Counter("bedside_alarm_events", "Alarm transitions published", ["kind", "presence"])
+ALARMS = Counter("bedside_alarms_raised", "Alarms raised", ["kind", "priority"])
 SHEDDING = Gauge(
     "bedside_shedding_step", "What the worker leaves out: 0 nothing, 1 explanations, from 2 on windows, too"
 )
@@ -46,7 +48,21 @@ STAGE = Histogram(
 )
 
 
-_STAGES = [STAGE.labels(stage) for stage in ("queue", "prepare", "wait", "inference", "publish", "total")]
+_STAGES = [STAGE.labels(stage) for stage in STAGES]
+LATENCIES = RecentLatencies()
+
+
+def total(counter: Counter) -> int:
+    """Return the sum of a counter over all of its labels."""
+    (family,) = counter.collect()
+    return round(sum(sample.value for sample in family.samples if sample.name.endswith("_total")))
+
+
+def observe_event(event: AlarmEvent) -> None:
+    """Count a transition of an alarm."""
+    ALARM_EVENTS.labels(event.kind, event.presence).inc()
+    if event.number == 0:
+        ALARMS.labels(event.kind, event.priority).inc()
 
 
 def observe_chunk(chunk: SampleChunk, accepted: Accepted, now_ns: int) -> None:
@@ -74,8 +90,8 @@ def observe_batch(windows: Sequence[Pending], scored: int) -> None:
     BATCH.observe(len(windows))
     _SCORED.inc(scored)
     _UNSCORED.inc(len(windows) - scored)
-    for window in windows:
-        times = (
+    times = [
+        (
             window.moment.ingest_ns,
             window.dequeued_ns,
             window.ready_ns,
@@ -83,6 +99,10 @@ def observe_batch(windows: Sequence[Pending], scored: int) -> None:
             window.inferred_ns,
             window.published_ns,
         )
-        for stage, (begin, end) in zip(_STAGES, pairwise(times), strict=False):
+        for window in windows
+    ]
+    LATENCIES.add(times)
+    for one in times:
+        for stage, (begin, end) in zip(_STAGES, pairwise(one), strict=False):
             stage.observe((end - begin) / 1e9)
-        _STAGES[-1].observe((times[-1] - times[0]) / 1e9)
+        _STAGES[-1].observe((one[-1] - one[0]) / 1e9)

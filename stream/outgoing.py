@@ -43,7 +43,7 @@ class Outgoing:
         return await self._send(VITALS, vitals.bed.encode(), vitals.encode())
 
     async def event(self, event: AlarmEvent) -> Awaitable[Any]:
-        metrics.ALARM_EVENTS.labels(event.kind, event.presence).inc()
+        metrics.observe_event(event)
         log.info("%s %s: %s (%s)", event.bed, event.presence, event.message, event.event)
         return await self._send(ALARMS, event.bed.encode(), event.encode(), {_ONCE: event.event.encode()})
 

@@ -7,6 +7,9 @@ from stream.transport.layout import TopicConfig
 DEFAULT_PREFIX = "bedside:"
 """Start of every key of a deployment."""
 
+WORKER_GROUP = "bedside-worker"
+"""The workers' consumer group, and the name of their Faust app."""
+
 SAMPLES = "samples"
 FINDINGS = "findings"
 VITALS = "vitals"

@@ -36,16 +36,16 @@ from stream.contract import Command, CommandKind, MalformedMessageError, SampleC
 from stream.outgoing import Outgoing
 from stream.refill import history
 from stream.scorer import Delivery, Rows, Scorer
+from stream.selfreport import SelfReport
 from stream.snapshots.keeper import Beds, Keeper
 from stream.snapshots.process import Order, SnapshotProcess
 from stream.snapshots.store import SnapshotStore
-from stream.topics import COMMANDS, SAMPLES, TOPICS
+from stream.topics import COMMANDS, SAMPLES, TOPICS, WORKER_GROUP
 from stream.transport.ids import id_of, time_of
 from stream.transport.layout import partition_of
 
 log = logging.getLogger(__name__)
 
-APP_ID = "bedside-worker"
 # Chunks taken at once, before others get a turn.
 _TOGETHER = 64
 # Chunks that wait to be taken before the stream has to hold them.
@@ -109,13 +109,15 @@ class Worker:
         self._refilled: set[TP] = set()
         # Offset of the last chunk that was taken, and whether its feed comes in real time.
         self._taken: dict[TP, tuple[int, bool]] = {}
+        self._partitions: set[int] = set()
+        self._behind_s = 0.0
         self._bus: Bus | None = None
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._left = False
         # Faust wants a folder even for tables in memory, and would leave one where the user stands.
         self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
         self.app = faust.App(
-            APP_ID,
+            WORKER_GROUP,
             broker=broker_url,
             datadir=self._datadir.name,
             store="memory://",
@@ -161,6 +163,7 @@ class Worker:
                 raise
         finally:
             self._scorer.close()
+            self._report.close()
 
     def _wire(self) -> None:
         app = self.app
@@ -182,13 +185,15 @@ class Worker:
             use_partitioner=True,
         )
         rows = Rows(lambda bed: self._table.get(bed.encode()), self._put_row)
+        fallback = self._fallback()
+        self._report = SelfReport(self._session, fallback, self._clock.now_ns())
         self._scorer = Scorer(
             self._session,
             self._outgoing,
             self._recorder,
             rows,
             self._clock,
-            fallback=self._fallback(),
+            fallback=fallback,
         )
         self._keeper = Keeper(self._snapshots.make, Beds(self._scorer, rows, self._held), self._clock)
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
@@ -219,7 +224,8 @@ class Worker:
             self._bus = await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
         return self._bus
 
-    async def _on_assigned(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
+    async def _on_assigned(self, app: Any, /, *args: Any, signal: Any, **__: Any) -> None:
+        self._partitions = {tp.partition for tp in args[0] if tp.topic == SAMPLES}
         if self._on_ready is not None:
             # Faust's own records of every message, which nobody looks at: we have metrics.
             self.app.sensors.remove(self.app.monitor)
@@ -228,6 +234,7 @@ class Worker:
 
     async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         gone: set[TP] = set(args[0])
+        self._partitions -= {tp.partition for tp in gone if tp.topic == SAMPLES}
         self._refilled -= gone
         self._waiting = deque((tp, delivery) for tp, delivery in self._waiting if tp not in gone)
         for tp, delivery in self._in_hand:
@@ -388,22 +395,22 @@ class Worker:
             # The transport waits for the server and says so.
             return
         behind_ms = [time_of(end - 1) - time_of(taken[tp]) for tp, end in ends.items() if end > taken[tp] + 1]
-        self._scorer.look(max(behind_ms, default=0) / 1000)
+        self._behind_s = max(behind_ms, default=0) / 1000
+        self._scorer.look(self._behind_s)
 
     async def _beat(self) -> None:
         if self._left:
             return
-        body = {
-            "model": self._session.manifest.name,
-            "backend": self._session.backend,
-            "precision": self._session.precision,
-            "beds": len(self._scorer.engine.beds),
-            "shedding": self._scorer.shedding.step,
-            "at": self._clock.now_ns(),
-        }
+        status = self._report.take(
+            self._clock.now_ns(),
+            beds=len(self._scorer.engine.beds),
+            partitions=self._partitions,
+            behind_s=self._behind_s,
+            shedding=self._scorer.shedding.step,
+        )
         try:
             bus = await self._get_bus()
-            await heartbeat.beat(bus.client, self._prefix, self._name, body)
+            await heartbeat.beat(bus.client, self._prefix, self._name, status.model_dump(exclude_none=True))
         except (RedisError, BusUnavailableError) as error:
             # No heartbeat is the message.
             log.warning("no heartbeat: %s", error)
