@@ -28,8 +28,8 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
-from monitor import uploads
-from monitor.api import Access, routes
+from monitor import api, system, uploads
+from monitor.api import Access
 from monitor.live.pump import Pump
 from monitor.live.ward import Ward
 from monitor.page import VIEWS, Bulletin, Page
@@ -207,14 +207,16 @@ async def _serve(
         hosts = [f"{name}:{port}", f"localhost:{port}"]
         access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
         desk = uploads.Desk(clock)
+        deployment = system.Deployment(access, lambda: len(monitor.pages))
         tornado = BokehTornado(
             {"/": Application(FunctionHandler(monitor.open_page))},
             extra_websocket_origins=hosts,
             extra_patterns=[
                 (r"/healthz", _Health, {"monitor": monitor}),
                 (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
-                *routes(access),
+                *api.routes(access),
                 *uploads.routes(access, desk),
+                *system.routes(access, deployment),
             ],
             check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
             unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,
@@ -246,6 +248,7 @@ async def _serve(
             desk.close()
             server.stop(wait=False)
             await http.close_all_connections()
+            await deployment.close()
 
 
 def _bind(host: str, port: int) -> tuple[list[socket.socket], int]:

@@ -69,6 +69,7 @@ class Pump:
         self._positions: dict[str, str] = {}
         self._server_ahead_ms = 0
         self._started_ms = 0
+        self._begun = False
         self._watching: dict[object, str] = {}
         self._watch_changed = asyncio.Event()
         self._takers: dict[str, Callable[[Entry], None]] = {
@@ -99,9 +100,32 @@ class Pump:
         """Stream id of the last alarm transition that the ward has taken; None before it has begun."""
         return self._positions.get(stream_key(self._bus.prefix, ALARMS, 0))
 
+    async def behind_s(self) -> float | None:
+        """Return for how long the oldest message that it has not taken has lain in its stream, seconds.
+
+        None before it knows where to begin. Unlike `lag_s` it also tells of a pump that takes nothing.
+
+        Raises
+        ------
+        redis.exceptions.RedisError, OSError, TimeoutError
+            If the server does not answer.
+        """
+        if not self._begun:
+            return None
+        async with asyncio.timeout(_PROBE_TIMEOUT_S):
+            pipeline = self._bus.client.pipeline(transaction=False)
+            pipeline.time()
+            for key, position in self._positions.items():
+                pipeline.xrange(key, min=f"({position}", count=1)
+            (seconds, microseconds), *waiting = await pipeline.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        oldest_ms = min((int(rows[0][0].partition(b"-")[0]) for rows in waiting if rows), default=now_ms)
+        return max(0, now_ms - oldest_ms) / 1000
+
     async def run(self) -> None:
         """Follow for ever; a server that goes away is waited for."""
         await _together(self._begin())
+        self._begun = True
         await _together(self._follow(), self._probe(), self._ask())
 
     async def _begin(self) -> None:
