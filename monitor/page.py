@@ -17,7 +17,7 @@ from monitor.live.ward import Bed
 from monitor.summary import bed_lines, ward_trouble
 from stream.clock import Clock
 
-VIEWS = ("bed", "analyse")
+VIEWS = ("bed", "analyse", "system")
 """In the order of the bar. Each has a template in ``templates/views``, and script and style in ``static``;
 those that the server draws have a class, too."""
 

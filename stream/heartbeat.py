@@ -102,10 +102,10 @@ class WorkerStatus(BaseModel):
     """Of the windows of the last minute, median and 99th percentile; none without a window."""
     cpu: float
     """Processors used over the last ten seconds: 1 is one of them all the time."""
-    rss_mb: float | None
+    rss_mb: float | None = None
     """Memory, MB of 2**20 bytes; None where the system does not tell."""
     errors: dict[str, int]
-    """Since the start, by kind; those that are not 0."""
+    """Since the start, by kind."""
     recent_errors: int
     """In the last minute."""
     warning: Warned | None = None

@@ -72,7 +72,7 @@ class RecentLatencies:
         found = {}
         for stage, row in zip(STAGES, reached, strict=True):
             p50, p99 = (float(_MIDDLES_MS[np.searchsorted(row, share * row[-1])]) for share in (0.5, 0.99))
-            found[stage] = Spent(round(p50, 2), round(p99, 2))
+            found[stage] = Spent(round(p50, 3), round(p99, 3))
         return found
 
 

@@ -91,7 +91,7 @@ class SelfReport:
             stages=metrics.LATENCIES.spent(),
             cpu=round((now.cpu_s - before.cpu_s) / seconds, 3),
             rss_mb=resident_mb(),
-            errors={kind: count for kind, counter in _ERRORS.items() if (count := metrics.total(counter))},
+            errors={kind: metrics.total(counter) for kind, counter in _ERRORS.items()},
             recent_errors=now.errors - self._samples[0].errors,
             warning=self._warnings.newest,
         )

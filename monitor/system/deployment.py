@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from monitor.api.access import Access
 from monitor.system.survey import Look, Survey, Worker
-from monitor.system.words import problems, worker_state
+from monitor.system.words import LEVELS, problems, worker_state
 from stream.contract import AlarmKind, Priority
 from stream.usage import cpu_seconds, package_version, resident_mb
 
@@ -129,11 +129,12 @@ def as_json(look: Look, dashboard: Dashboard) -> dict[str, Any]:
     return {
         "at_ms": look.now_ms,
         "version": package_version(),
-        "problems": [
-            {"level": said.level, "text": said.text}
-            for said in problems(look, dashboard.pump_lag_s, PUMP_LATE_S)
-        ],
-        "workers": [_worker(worker) for worker in look.workers],
+        "problems": [asdict(said) for said in problems(look, dashboard.pump_lag_s, PUMP_LATE_S)],
+        # Those that somebody should look at come first.
+        "workers": sorted(
+            (_worker(worker) for worker in look.workers),
+            key=lambda worker: (LEVELS.index(worker["level"]), worker["name"]),
+        ),
         "partitions": [
             {
                 "partition": number,
@@ -160,6 +161,7 @@ def as_json(look: Look, dashboard: Dashboard) -> dict[str, Any]:
             "policy": server.policy,
             "clients": server.clients,
             "evicted": server.evicted,
+            "append_only_file": server.keeps,
         },
         "alarms": {
             "last_hour": _by_priority(look.alarms),

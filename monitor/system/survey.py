@@ -110,6 +110,8 @@ class Server:
     clients : int
     evicted : int
         Keys thrown away since its start.
+    keeps : bool
+        Whether it has an append-only file: without one, what happened last is gone when it stops.
     """
 
     version: str
@@ -118,6 +120,7 @@ class Server:
     policy: str
     clients: int
     evicted: int
+    keeps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +225,7 @@ class Survey:
             policy=str(info.get("maxmemory_policy", "")),
             clients=int(info["connected_clients"]),
             evicted=int(info.get("evicted_keys", 0)),
+            keeps=bool(info.get("aof_enabled", 0)),
         )
 
     async def _read_topics(self, now_ms: int) -> dict[str, tuple[Stream, ...]]:

@@ -14,6 +14,8 @@ from stream.shedding import LATE_S
 from stream.topics import DEAD_LETTERS
 
 Level = Literal["ok", "warning", "alarm"]
+LEVELS: tuple[Level, ...] = ("alarm", "warning", "ok")
+"""The worst first."""
 State = Literal["working", "idle", "joining", "silent", "failing", "behind", "shedding", "unknown"]
 
 # What a worker does is written down at least every three seconds: past that somebody is missing.
@@ -28,10 +30,11 @@ _SHED = ("", "leaves out explanations", "scores every other window", "scores one
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One sentence and how much it matters."""
+    """One sentence, how much it matters, and which worker it is about, if it is about one."""
 
     level: Level
     text: str
+    worker: str | None = None
 
 
 def worker_state(worker: Worker) -> tuple[State, Said]:
@@ -71,7 +74,7 @@ def problems(look: Look, pump_lag_s: float | None, pump_late_s: float) -> list[S
     said = [*_of_workers(look), *_of_partitions(look), *_of_server(look)]
     if pump_lag_s is not None and pump_lag_s > pump_late_s:
         said.append(Said("warning", f"this dashboard is {duration(pump_lag_s)} behind: what it shows is old"))
-    return sorted(said, key=lambda one: one.level != "alarm")
+    return sorted(said, key=lambda one: LEVELS.index(one.level))
 
 
 def _of_workers(look: Look) -> list[Said]:
@@ -80,9 +83,8 @@ def _of_workers(look: Look) -> list[Said]:
         state, says = worker_state(worker)
         if says.level != "ok":
             warning = worker.status.warning if worker.status and state == "failing" else None
-            said.append(
-                Said(says.level, f"{worker.name}: {says.text}" + (f" ({warning.text})" if warning else ""))
-            )
+            text = f"{worker.name}: {says.text}" + (f" ({warning.text})" if warning else "")
+            said.append(Said(says.level, text, worker.name))
     if all(worker.is_silent for worker in look.workers) and _is_live(look):
         said.append(Said("alarm", "no worker scores the feeds that come in"))
     return said

@@ -138,6 +138,7 @@ def test_another_that_comes_takes_the_place_of_one_of_several(
         on, off = await look_until(watches, bus, 2, "w2", "w3")
         assert (on.presence, off.presence) == (Presence.ON, Presence.OFF)
         assert set((await read_signs(bus.client, prefix)).last_ms) == {"w2", "w3"}
+        assert not await bus.client.exists(f"{prefix}{HEARTBEAT}w1")
 
     watched(redis_server_module, prefix, body)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from stream.contract import (
     SampleChunk,
 )
 from stream.embedded import EmbeddedServer
+from stream.heartbeat import read_signs, read_statuses
 from stream.offline import Outcome, run
 
 # Long enough for a worker that takes over from a killed one: it waits for that one's session to expire.
@@ -313,12 +313,32 @@ def test_explanations_come_for_watched_beds_only(short_tmp: Path) -> None:
     in_ward(short_tmp, test)
 
 
-def test_a_worker_says_that_it_lives(short_tmp: Path) -> None:
+def test_a_worker_says_that_it_lives_and_how_it_does(short_tmp: Path) -> None:
+    feeds = [feed(f"bed-{seed}", patient(seed, "sinus:80@0", 30.0)) for seed in range(3)]
+
     async def test(ward: Ward, bus: Bus) -> None:
-        (key,) = await bus.client.keys("bedside:worker:*")
-        beat = json.loads(await bus.client.get(key))
-        assert beat["model"] == "cae-100hz"
-        assert 0 < await bus.client.pttl(key) <= 5000
+        await publish(bus, interleaved(feeds))
+        await bus.client.xadd("bedside:samples:5", {"v": "no chunk"})
+        await collect(bus, lambda received: len(received.findings) >= 3 * 40)
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                signs = await read_signs(bus.client, bus.prefix)
+                ((name, status),) = (await read_statuses(bus.client, bus.prefix, list(signs.last_ms))).items()
+                if status is not None and status.recent_errors and status.stages:
+                    break
+                await asyncio.sleep(0.1)
+        assert (status.model, status.precision, status.shedding) == ("cae-100hz", "fp32", 0)
+        assert status.partitions == tuple(range(16))
+        assert (status.beds, status.errors["dead letters"], status.recent_errors) == (3, 1, 1)
+        assert status.warning is not None
+        assert "dead letter" in status.warning.text
+        assert status.windows_per_s > 0 < status.chunks_per_s
+        assert status.stages["total"].p99_ms >= status.stages["total"].p50_ms > 0
+        assert status.cpu > 0 < (status.rss_mb or 0)
+        assert name.endswith(f"-{ward.children['worker'].pid}")
+        # A worker's last words outlive it, for whoever wants to know what became of it.
+        ward.children.pop("worker").kill()
+        assert await bus.client.ttl(f"bedside:worker:{name}") > 3600
 
     in_ward(short_tmp, test)
 

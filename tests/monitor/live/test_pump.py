@@ -181,3 +181,19 @@ def test_a_server_that_goes_away_is_noticed_and_waited_for(redis_server: Embedde
                 task.result()
 
     pumping(redis_server, test)
+
+
+def test_it_tells_how_long_a_message_waits_also_when_it_takes_nothing(redis_server: EmbeddedServer) -> None:
+    async def test(bus: Bus, pump: Pump, task: asyncio.Task[None]) -> None:
+        assert await pump.behind_s() is None
+        await bus.publish("samples", BED, chunk(0, ingest_ns=CLOCK.now_ns()).encode())
+        await until(lambda: bool(pump.ward.beds), task)
+        assert await pump.behind_s() == 0.0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        # In a partition that was empty: what counts is the age of the message.
+        seconds, _ = await bus.client.time()
+        await bus.client.xadd("bedside:samples:7", {"v": "x"}, id=f"{(seconds - 20) * 1000}-0")
+        assert 20 <= (await pump.behind_s() or 0) < 40
+
+    pumping(redis_server, test)
