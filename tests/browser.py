@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_MS = 30_000
+expect.set_options(timeout=WAIT_MS)
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
 
 # What a page whose server has gone says, and may.
-_CUT_OFF = ("ERR_CONNECTION", "ebSocket", "websocket", "not connected")
+_CUT_OFF = ("ERR_CONNECTION", "ebSocket", "websocket", "not connected", "status of 503")
 # What a browser writes of an answer that is a refusal; whether it was meant to be one, the test sees.
 _REFUSED = "the server responded with a status of 4"
 
