@@ -15,8 +15,9 @@ window.bedside.register("system", (() => {
     ["total", "total", "From a chunk's entry until the finding is out"],
   ];
   const SIGNS = {ok: "✓", warning: "!!", alarm: "!!!"};
-  // A scale that does not jump with every window: of so many ms at least.
-  const SCALE_MS = 50;
+  // Bars are logarithmic: after an outage some windows took a thousand times as long as the rest.
+  const SHORTEST_MS = 0.1;
+  const DECADES = 5;
   const PRIORITIES = ["high", "medium", "low", "info"];
   let timer = 0;
   let entered = false;
@@ -47,7 +48,7 @@ window.bedside.register("system", (() => {
   }
 
   const seconds = (value) => (value === null ? "–" : value < 10 ? `${number(value, 1)} s` : duration(value));
-  const ms = (value) => number(value, value < 9.95 ? 1 : 0);
+  const ms = (value) => (value < 999.5 ? number(value, value < 9.95 ? 1 : 0) : `${number(value / 1000, value < 9950 ? 1 : 0)} s`);
   const several = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"}`;
 
   function time(when_ms) {
@@ -64,10 +65,7 @@ window.bedside.register("system", (() => {
     const name = element("td", "sys-name", row);
     element("strong", "", name);
     element("small", "", name);
-    const model = element("td", "sys-model", row);
-    element("span", "", model);
-    element("small", "", model);
-    for (let place = 0; place < 4; place += 1) element("td", "num", row);
+    for (let place = 0; place < 5; place += 1) element("td", "num", row);
     for (let place = 0; place < STAGES.length; place += 1) {
       const cell = element("td", "sys-latency", row);
       const bar = element("div", "", cell);
@@ -75,7 +73,10 @@ window.bedside.register("system", (() => {
       element("i", "sys-p50", bar);
       element("span", "", cell);
     }
-    for (let place = 0; place < 3; place += 1) element("td", "num", row);
+    for (let place = 0; place < 2; place += 1) element("td", "num", row);
+    const model = element("td", "sys-model", row);
+    element("span", "", model);
+    element("small", "", model);
   }
 
   function partitions(numbers) {
@@ -88,50 +89,55 @@ window.bedside.register("system", (() => {
     return runs.map(([first, last]) => (first === last ? first : `${first}–${last}`)).join(", ");
   }
 
-  function writeLatencies(cells, stages, scale) {
+  function width(spent_ms) {
+    const share = Math.log10(Math.max(spent_ms, SHORTEST_MS) / SHORTEST_MS) / DECADES;
+    return `${Math.min(100, 100 * share).toFixed(1)}%`;
+  }
+
+  function writeLatencies(cells, stages) {
     STAGES.forEach(([stage], place) => {
       const [bar, text] = cells[place].children;
       const spent = stages?.[stage];
       write(text, spent ? `${ms(spent[0])} / ${ms(spent[1])}` : "–");
       [1, 0].forEach((which, child) => {
-        const width = spent ? `${Math.min(100, 100 * spent[which] / scale).toFixed(1)}%` : "0";
-        bar.children[child].style.width = width;
+        bar.children[child].style.width = spent ? width(spent[which]) : "0";
       });
     });
   }
 
-  function writeWorker(row, worker, now_ms, scale) {
+  function writeWorker(row, worker, now_ms) {
     const {status} = worker;
     const gone = worker.state === "silent";
-    const cells = row.children;
+    const [state, name, beds, behind, errors, windows, chunks, ...rest] = row.children;
+    const [cpu, memory, model] = rest.splice(STAGES.length);
     row.dataset.worker = worker.name;
     restyle(row, `sys-${worker.level}${gone ? " sys-gone" : ""}`);
-    const [sign, says] = cells[0].firstChild.children;
+    const [sign, says] = state.firstChild.children;
     write(sign, SIGNS[worker.level]);
     // A number stays with its unit.
     write(says, worker.says.replace(/(\d) (s|min|h)\b/g, "$1\u00a0$2"));
-    write(cells[1].children[0], worker.name);
-    cells[1].children[0].title = worker.name;
-    const since = `${gone ? "came up" : "up for"} ${gone ? time(worker.since_ms) : duration((now_ms - worker.since_ms) / 1000)}`;
-    write(cells[1].children[1], since);
-    write(cells[2].children[0], status?.model ?? "–");
-    write(cells[2].children[1], status ? `${status.backend} ${status.precision}` : "");
-    cells[2].title = status?.fallback ?? "";
-    cells[2].classList.toggle("sys-fallback", Boolean(status?.fallback));
+    write(name.firstChild, worker.name);
+    name.title = worker.name;
+    const up = duration((now_ms - worker.since_ms) / 1000);
+    write(name.lastChild, gone ? `since ${time(worker.since_ms)}` : `up for ${up}`);
+    write(beds, status ? number(status.beds) : "–");
     const held = status?.partitions ?? [];
-    write(cells[3], status ? number(status.beds) : "–");
-    cells[3].title = held.length ? `Partitions ${partitions(held)}` : "Holds no partition";
-    write(cells[4], status ? number(status.windows_per_s, 1) : "–");
-    write(cells[5], status ? number(status.chunks_per_s, 1) : "–");
-    write(cells[6], status ? seconds(status.behind_s) : "–");
-    writeLatencies([...cells].slice(7, 13), status?.stages, scale);
-    write(cells[13], status ? `${number(100 * status.cpu)} %` : "–");
-    write(cells[14], status ? megabytes(status.rss_mb) : "–");
-    const errors = Object.entries(status?.errors ?? {});
-    write(cells[15], status ? number(errors.reduce((sum, [, count]) => sum + count, 0)) : "–");
-    const lines = errors.filter(([, count]) => count > 0).map(([kind, count]) => `${kind}: ${count}`);
+    beds.title = held.length ? `Partitions ${partitions(held)}` : "Holds no partition";
+    write(behind, status ? seconds(status.behind_s) : "–");
+    const kinds = Object.entries(status?.errors ?? {});
+    write(errors, status ? number(kinds.reduce((sum, [, count]) => sum + count, 0)) : "–");
+    const lines = kinds.filter(([, count]) => count > 0).map(([kind, count]) => `${kind}: ${count}`);
     if (status?.warning) lines.push(`${time(status.warning.at / 1e6)} ${status.warning.text}`);
-    cells[15].title = lines.join("\n");
+    errors.title = lines.join("\n");
+    write(windows, status ? number(status.windows_per_s, 1) : "–");
+    write(chunks, status ? number(status.chunks_per_s, 1) : "–");
+    writeLatencies(rest, status?.stages);
+    write(cpu, status ? `${number(100 * status.cpu)} %` : "–");
+    write(memory, status ? megabytes(status.rss_mb ?? null) : "–");
+    write(model.firstChild, status?.model ?? "–");
+    write(model.lastChild, status ? `${status.backend} ${status.precision}` : "");
+    model.title = status?.fallback ?? "";
+    model.classList.toggle("sys-fallback", Boolean(status?.fallback));
   }
 
   function writeWorkers(report) {
@@ -145,10 +151,8 @@ window.bedside.register("system", (() => {
     write(byId("sys-count"), workers.length ? counts.join(" · ") : "");
     byId("sys-none").hidden = workers.length > 0;
     document.querySelector("#sys-workers .sys-wide").hidden = workers.length === 0;
-    const totals = workers.map((worker) => worker.status?.stages?.total?.[1] ?? 0);
-    const scale = Math.max(SCALE_MS, ...totals);
     const rows = children(byId("sys-rows"), workers.length, makeWorker);
-    workers.forEach((worker, place) => writeWorker(rows[place], worker, report.at_ms, scale));
+    workers.forEach((worker, place) => writeWorker(rows[place], worker, report.at_ms));
   }
 
   // -- the rest
@@ -229,7 +233,7 @@ window.bedside.register("system", (() => {
       const idle = entries === 0;
       restyle(cells[place], idle ? "sys-idle" : worker === null || lag_s > 5 ? "sys-warning" : "");
       write(cells[place].children[0], String(partition.partition));
-      write(cells[place].children[1], idle ? "empty" : worker === null ? "no worker" : seconds(lag_s));
+      write(cells[place].children[1], idle ? "empty" : worker === null ? "nobody" : seconds(lag_s));
       cells[place].title = `${several(entries, "chunk")}, ${worker === null ? "no worker" : worker}`;
     });
   }
@@ -246,7 +250,7 @@ window.bedside.register("system", (() => {
     writeRedis(report.redis);
     writeDashboard(report.dashboard);
     writePartitions(report);
-    const topics = report.topics.map(({topic, entries, newest_s}) => [topic, number(entries), newest_s === null ? "–" : `${seconds(newest_s)} ago`]);
+    const topics = report.topics.map(({topic, entries, newest_s}) => [topic, number(entries), seconds(newest_s)]);
     writeTable(byId("sys-topics").tBodies[0], topics);
   }
 
