@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench.capacity import BUDGET_MS, SECONDS, Search, attempt, search_capacity
+from bench.capacity import BUDGET_MS, Search, attempt, search_capacity
 from bench.machine import machine, versions
 from bench.plain_beds import THESIS
-from bench.trial import Trial
+from bench.trial import Load, Trial
 from models.bundle import load_bundle
 from models.manifest import WindowSpec
 from training.config import load_config
@@ -27,13 +28,12 @@ OnAttempt = Callable[[str, dict[str, Any]], None]
 
 
 async def measure_baseline(
+    load: Load,
     *,
     model: str,
     search: Search,
     thesis_search: Search = _THESIS_SEARCH,
-    seconds: float = SECONDS,
     budget_ms: float = BUDGET_MS,
-    seed: int = 0,
     worker_options: tuple[str, ...] = (),
     on_attempt: OnAttempt | None = None,
 ) -> dict[str, Any]:
@@ -41,15 +41,13 @@ async def measure_baseline(
 
     Parameters
     ----------
+    load : Load
+        Of each attempt, but for the number of beds.
     model : str
         Bundle that Bedside, and the loop of the row ``same``, score with.
     search, thesis_search : Search
         Where the search of Bedside and of ``same`` begins and ends, and that of ``thesis``.
-    seconds : float
-        Length of each attempt.
     budget_ms : float
-    seed : int
-        Of the simulated patients.
     worker_options : tuple of str
         More options of ``bedside worker``.
     on_attempt : callable, optional
@@ -78,7 +76,7 @@ async def measure_baseline(
         async def carry(
             beds: int, window: WindowSpec = window, ward_options: dict[str, Any] = ward_options
         ) -> Trial:
-            return await attempt(beds, seconds, window, seed=seed, **ward_options)
+            return await attempt(replace(load, beds=beds), window, **ward_options)
 
         def told(row: dict[str, Any], name: str = name) -> None:
             if on_attempt is not None:
@@ -97,10 +95,9 @@ async def measure_baseline(
         "benchmark": "baseline",
         "rows": rows,
         "budget_ms": budget_ms,
-        "seconds": seconds,
+        **load.described(),
         "model": model,
         "worker_options": list(worker_options),
-        "seed": seed,
         "curves": curves,
         **setting,
     }

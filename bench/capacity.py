@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,6 @@ from models.manifest import WindowSpec
 
 BUDGET_MS = 300.0
 """From a chunk being due to its finding having arrived: less than a heartbeat."""
-
-SECONDS = 30.0
-"""How long a load must be carried."""
 
 MOST = 4096
 """Beds beyond which nobody looks: more than any hospital has monitored."""
@@ -134,6 +131,7 @@ def _row(trial: Trial, budget_ms: float) -> dict[str, Any]:
         "max_ms": histogram.percentile_ms(100),
         "lost": trial.lost,
         "unscored": trial.unscored,
+        "alarms": trial.raised,
         "technical_alarms": trial.technical,
         "shedding": trial.shedding,
         "backend": trial.backend,
@@ -145,40 +143,27 @@ def _row(trial: Trial, budget_ms: float) -> dict[str, Any]:
     }
 
 
-async def attempt(
-    beds: int,
-    seconds: float,
-    spec: WindowSpec,
-    *,
-    seed: int = 0,
-    paths: tuple[str, ...] = (),
-    **ward_options: Any,
-) -> Trial:
-    """Start a deployment, put it under the load of so many beds, and stop it.
+async def attempt(load: Load, spec: WindowSpec, **ward_options: Any) -> Trial:
+    """Start a deployment, put it under load, and stop it.
 
     Parameters
     ----------
-    beds : int
-    seconds : float
+    load : Load
     spec : WindowSpec
         Of the model that scores.
-    seed, paths
-        As for `bench.trial.Load`.
     **ward_options
         As for `bench.ward.Ward`.
     """
     with tempfile.TemporaryDirectory(prefix="bs-") as folder, Ward(Path(folder), **ward_options) as ward:
-        return await run_trial(ward, Load(beds, seconds, paths, seed), spec)
+        return await run_trial(ward, load, spec)
 
 
 async def measure_capacity(
+    load: Load,
     *,
     model: str,
     search: Search,
-    seconds: float = SECONDS,
     budget_ms: float = BUDGET_MS,
-    seed: int = 0,
-    paths: tuple[str, ...] = (),
     worker_options: tuple[str, ...] = (),
     workers: int = 1,
     on_attempt: Callable[[dict[str, Any]], None] | None = None,
@@ -187,13 +172,11 @@ async def measure_capacity(
 
     Parameters
     ----------
+    load : Load
+        Of each attempt, but for the number of beds.
     model : str
     search : Search
-    seconds : float
-        Length of each attempt, after its warm-up.
     budget_ms : float
-    seed, paths
-        As for `bench.trial.Load`.
     worker_options : tuple of str
         More options of ``bedside worker``.
     workers : int
@@ -211,9 +194,7 @@ async def measure_capacity(
     options = ("--model", model, *worker_options)
 
     async def carry(beds: int) -> Trial:
-        return await attempt(
-            beds, seconds, spec, seed=seed, paths=paths, worker_options=options, workers=workers
-        )
+        return await attempt(replace(load, beds=beds), spec, worker_options=options, workers=workers)
 
     beds, curve = await search_capacity(carry, search, budget_ms, on_attempt=on_attempt)
     at_capacity = next((row for row in curve if row["beds"] == beds), curve[0])
@@ -223,7 +204,7 @@ async def measure_capacity(
         "p99_ms": at_capacity["p99_ms"],
         "lost": at_capacity["lost"],
         "budget_ms": budget_ms,
-        "seconds": seconds,
+        **load.described(),
         "limit_reached": any(not row["carried"] for row in curve),
         "curve": curve,
         "model": model,
@@ -231,8 +212,6 @@ async def measure_capacity(
         "precision": at_capacity["precision"],
         "worker_options": list(worker_options),
         "workers": workers,
-        "seed": seed,
-        "signal": list(paths) or "simulated",
         **setting,
     }
 

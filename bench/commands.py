@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Coroutine
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from stream.console import (
 )
 from stream.settings import Settings
 from stream.subscription.commands import event_line
+
+if TYPE_CHECKING:
+    from bench.trial import Load
 
 # What the extra `bench` installs, and the module that shows it.
 _NEEDS = {"hdrhistogram": "hdrh", "psutil": "psutil"}
@@ -82,6 +85,14 @@ def demo(
         raise RefusalError(str(error)) from error
 
 
+_ill_option = click.option(
+    "--ill-every",
+    type=float,
+    metavar="SECONDS",
+    help="How often each simulated patient falls ill, 36 at least. [default: 300; latency: 36]",
+)
+
+
 def _load_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
@@ -96,6 +107,7 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="PATH",
                 help="Recordings to play, looped, instead of simulated patients; may be repeated.",
             ),
+            _ill_option,
         )
     ):
         command = option(command)
@@ -144,6 +156,7 @@ def latency(
     precision: str | None,
     workers: int,
     paths: tuple[str, ...],
+    ill_every: float | None,
     seed: int,
     quick: bool,
     json_path: str | None,
@@ -151,8 +164,9 @@ def latency(
 ) -> None:
     """Measure how late findings and alarms arrive, stage by stage, in real time.
 
-    Every simulated patient falls ill once in 36 s, so that 64 beds raise more than 1000 alarms in ten
-    minutes. A latency counts from the time at which its chunk was due, however late it was sent.
+    Every simulated patient falls ill as often as can be, once in 36 s, so that 64 beds raise more than 1000
+    alarms in ten minutes. A latency counts from the time at which its chunk was due, however late it was
+    sent.
 
     \b
     bedside bench latency
@@ -161,17 +175,18 @@ def latency(
     """
     _check(json_path, html)
     from bench.latency import latency_text, measure_latency
-    from bench.trial import Load, warm_up_s
+    from bench.trial import warm_up_s
     from models.bundle import load_bundle
 
     model = model or Settings().model
     before_s = warm_up_s(load_bundle(model).manifest.window)
     beds = beds or (8 if quick else 64)
     seconds = soak * 60 if soak else seconds or (10.0 if quick else 600.0)
+    load = _load(beds, seconds, seed, ill_every, paths, storm=True)
     with progress_bar(f"{beds} beds", before_s + seconds) as sent:
         result = _run(
             measure_latency(
-                Load(beds, seconds, paths, seed),
+                load,
                 model=model,
                 worker_options=_worker_options(backend, precision),
                 workers=workers,
@@ -198,6 +213,7 @@ def capacity(
     precision: str | None,
     workers: int,
     paths: tuple[str, ...],
+    ill_every: float | None,
     seed: int,
     quick: bool,
     json_path: str | None,
@@ -207,7 +223,8 @@ def capacity(
 
     Doubles the beds until they are too many, then bisects. Carried: the 99th percentile from a chunk being
     due to its finding having arrived is within the budget, every window has a score, no technical alarm, and
-    the worker leaves nothing out.
+    the worker leaves nothing out. Each simulated patient falls ill once in five minutes, one bed after the
+    other, which raises several times as many alarms as intensive care does.
 
     \b
     bedside bench capacity
@@ -215,23 +232,24 @@ def capacity(
     """
     _check(json_path, html)
     from bench.capacity import MOST, Search, curve_row_text, measure_capacity
+    from bench.tables import illness
 
     search = Search(start or (8 if quick else 64), most or (16 if quick else MOST))
+    seconds = seconds or (3.0 if quick else 30.0)
+    load = _load(search.start, seconds, seed, ill_every, paths)
     result = _run(
         measure_capacity(
+            load,
             model=model or Settings().model,
             search=search,
-            seconds=seconds or (3.0 if quick else 30.0),
             budget_ms=budget,
-            seed=seed,
-            paths=paths,
             worker_options=_worker_options(backend, precision),
             workers=workers,
             on_attempt=lambda row: click.echo(curve_row_text(row), err=json_path == "-"),
         )
     )
     more = "" if result["limit_reached"] else " (no more were tried)"
-    text = f"capacity: {result['beds']} beds within {budget:g} ms{more}"
+    text = f"capacity: {result['beds']} beds within {budget:g} ms{more}; {illness(result)}"
     _tell(result, text, json_path, html)
 
 
@@ -284,12 +302,14 @@ def backends(
 @click.option("--seconds", type=click.FloatRange(min=2), help="Of each attempt. [default: 30]")
 @model_option
 @click.option("--backend", metavar="NAME", help="Of `bedside worker`. [default: its own]")
+@_ill_option
 @_report_options
 def baseline(
     budget: float,
     seconds: float | None,
     model: str | None,
     backend: str | None,
+    ill_every: float | None,
     seed: int,
     quick: bool,
     json_path: str | None,
@@ -305,15 +325,16 @@ def baseline(
         raise RefusalError("the plain loops run PyTorch: pip install 'bedside[torch]'")
     from bench.baseline import measure_baseline
     from bench.capacity import MOST, Search, curve_row_text
+    from bench.tables import illness
 
+    search, seconds = Search(8, 8) if quick else Search(64, MOST), seconds or (2.0 if quick else 30.0)
     result = _run(
         measure_baseline(
+            _load(search.start, seconds, seed, ill_every),
             model=model or Settings().model,
-            search=Search(8, 8) if quick else Search(64, MOST),
+            search=search,
             thesis_search=Search(1, 1 if quick else 64),
-            seconds=seconds or (2.0 if quick else 30.0),
             budget_ms=budget,
-            seed=seed,
             worker_options=_worker_options(backend, None),
             on_attempt=lambda who, row: click.echo(f"{who:8} {curve_row_text(row)}", err=json_path == "-"),
         )
@@ -323,7 +344,7 @@ def baseline(
         f" {row['ratio']} times"
         for row in result["rows"]
     ]
-    _tell(result, "\n".join(lines), json_path, html)
+    _tell(result, "\n".join([*lines, illness(result)]), json_path, html)
 
 
 def _check(json_path: str | None, html: str | None) -> None:
@@ -334,6 +355,27 @@ def _check(json_path: str | None, html: str | None) -> None:
     lacking = [name for name, module in _NEEDS.items() if find_spec(module) is None]
     if lacking:
         raise RefusalError(f"a benchmark needs {' and '.join(lacking)}: pip install 'bedside[bench]'")
+
+
+def _load(
+    beds: int,
+    seconds: float,
+    seed: int,
+    ill_every: float | None,
+    paths: tuple[str, ...] = (),
+    *,
+    storm: bool = False,
+) -> Load:
+    from bench.signals import EPISODE_S, STORM_S, WARD_S
+    from bench.trial import Load
+
+    if ill_every is None:
+        ill_every = STORM_S if storm else WARD_S
+    elif paths:
+        raise click.UsageError("--ill-every is for simulated patients; --data plays recordings as they are")
+    if ill_every < EPISODE_S:
+        raise click.UsageError(f"--ill-every: {EPISODE_S} at least, as long as an episode lasts")
+    return Load(beds, seconds, paths, seed, ill_every)
 
 
 def _worker_options(backend: str | None, precision: str | None) -> tuple[str, ...]:

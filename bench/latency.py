@@ -1,7 +1,6 @@
 """End-to-end latency: how late a finding and an alarm reach a subscriber, and where the time went.
 
-The load is open-loop and each latency counts from the time at which its chunk was due (`bench.load`). The
-simulated patients fall ill once in 36 s, so that alarms are raised all the time, and end.
+The load is open-loop and each latency counts from the time at which its chunk was due (`bench.load`).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 
 from bench.machine import machine, versions
 from bench.stages import drift, over_time
+from bench.tables import illness
 from bench.trial import Load, Progress, Trial, run_trial
 from bench.ward import Ward
 from models.bundle import load_bundle
@@ -34,6 +34,7 @@ async def measure_latency(
     Parameters
     ----------
     load : Load
+        One episode after the other (`bench.signals.STORM_S`) makes for as many alarms as there can be.
     model : str
         Bundle that scores.
     worker_options : tuple of str
@@ -86,9 +87,7 @@ def _described(trial: Trial, load: Load, workers: tuple[str, ...]) -> dict[str, 
     first_s = usage.at_s[0]
     return {
         "beds": load.beds,
-        "seconds": load.seconds,
-        "seed": load.seed,
-        "signal": list(load.paths) or "simulated",
+        **load.described(),
         "chunks": trial.chunks,
         "backend": trial.backend,
         "precision": trial.precision,
@@ -123,7 +122,8 @@ def latency_text(result: dict[str, Any]) -> str:
     """Return a measurement of `measure_latency` as a table for people."""
     lines = [
         f"{result['beds']} beds, {result['seconds']:g} s, model {result['model']}:"
-        f" {result['findings']} findings, {result['alarms']} alarms, {result['lost']} lost",
+        f" {result['findings']} findings, {result['alarms']} alarms, {result['lost']} lost;"
+        f" {illness(result)}",
         f"{'stage':22}{'n':>9}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms",
     ]
     for stage, row in result["stages"].items():

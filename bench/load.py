@@ -60,6 +60,8 @@ class LoadPlan:
         Of each bed.
     seed : int
         Of the simulated patients.
+    ill_every_s : float
+        How often each of them falls ill.
     paths : tuple of str
         Recordings to play instead of simulated patients.
     accepted : str
@@ -71,6 +73,7 @@ class LoadPlan:
     beds: int
     chunks: int
     seed: int
+    ill_every_s: float
     paths: tuple[str, ...]
     accepted: str
 
@@ -146,7 +149,7 @@ class _Feed:
         t0 = self._begin_ns + seq * CHUNK_NS
         last = b"true" if seq == self._chunks - 1 else b"false"
         header = self._text % (seq, t0, t0 + CHUNK_NS, seq * playlist.samples_per_chunk, last)
-        return header + playlist.chunks[(self._start + seq) % len(playlist.chunks)]
+        return header + playlist.chunk(self._start + seq)
 
     def sent(self) -> tuple[int, float]:
         return self._chunks * self._playlist.samples_per_chunk, self._playlist.fs
@@ -156,8 +159,8 @@ def _feeds(plan: LoadPlan, playlists: list[Playlist], begin_ns: int) -> list[_Fe
     feeds = []
     for number in range(plan.beds):
         playlist = playlists[number % len(playlists)]
-        # Each from another place, so that the ward does not fall ill all at once.
-        start = number * len(playlist.chunks) // plan.beds
+        # Each from another place, so that the ward falls ill evenly over the time and not all at once.
+        start = number * playlist.period // plan.beds
         feeds.append(_Feed(number, playlist, start, plan, begin_ns))
     return feeds
 
@@ -245,7 +248,7 @@ def send(plan: LoadPlan, playlists: list[Playlist], begun: Any = None) -> dict[s
 def main() -> None:
     """Carry out the plan in a file; the time of the first sample, then the report, are lines of JSON."""
     plan = LoadPlan.read(Path(sys.argv[1]))
-    playlists = recorded(plan.paths) if plan.paths else simulated(plan.seed)
+    playlists = recorded(plan.paths) if plan.paths else simulated(plan.seed, plan.ill_every_s)
 
     def say(value: Any) -> None:
         print(json.dumps(value), flush=True)  # noqa: T201 - our parent reads it

@@ -21,8 +21,10 @@ from bench.tables import (
     baseline_table,
     curve_table,
     growth_text,
+    illness,
     number,
     process_table,
+    sentence,
     setting,
     skipped_table,
     stage_table,
@@ -114,6 +116,8 @@ def _latency(runs: Results) -> list[str]:
         lines += [
             f"### {result['beds']} beds, {_asked(result)}, {result['seconds']:g} s",
             "",
+            sentence(illness(result)),
+            "",
             *_lines(stage_table(result)),
             "",
             f"{result['alarms']} alarms raised, {result['lost']} windows lost, {result['repeated']} findings"
@@ -134,6 +138,8 @@ def _capacity(runs: Results) -> list[str]:
         lines += [
             f"### {result['beds']} beds{more}, {_asked(result)}",
             "",
+            sentence(illness(result)),
+            "",
             *_lines(curve_table(result["curve"])),
             *_where(name, result),
             "",
@@ -144,7 +150,13 @@ def _capacity(runs: Results) -> list[str]:
 def _baseline(runs: Results) -> list[str]:
     lines: list[str] = []
     for name, result in runs:
-        lines += [*_lines(baseline_table(result["rows"])), *_where(name, result), ""]
+        lines += [
+            *_lines(baseline_table(result["rows"])),
+            "",
+            f"Attempts of {result['seconds']:g} s; {illness(result)}.",
+            *_where(name, result),
+            "",
+        ]
     return lines[:-1]
 
 
@@ -166,7 +178,8 @@ def _soak(runs: Results) -> list[str]:
     for name, result in runs:
         lines += [
             f"{result['beds']} beds for {result['seconds'] / 3600:g} h, {_asked(result)}:"
-            f" {result['lost']} windows lost, {result['alarms']} alarms. {' '.join(growth_text(result))}",
+            f" {result['lost']} windows lost, {result['alarms']} alarms; {illness(result)}."
+            f" {' '.join(growth_text(result))}",
             "",
             *_lines(process_table(result)),
             *_where(name, result),

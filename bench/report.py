@@ -26,8 +26,10 @@ from bench.tables import (
     baseline_table,
     curve_table,
     growth_text,
+    illness,
     number,
     process_table,
+    sentence,
     setting,
     skipped_table,
     stage_table,
@@ -111,6 +113,7 @@ def _latency(result: Result) -> tuple[str, str, list[_Section]]:
             "How long each stage took",
             [
                 _DUE,
+                sentence(illness(result)),
                 f"The generator handed 99 % of the chunks over within {number(late['p99_ms'])} ms of their"
                 f" time, the latest {number(late['max_ms'])} ms after it.",
             ],
@@ -135,6 +138,7 @@ def _capacity(result: Result) -> tuple[str, str, list[_Section]]:
     summary = (
         f"{result['beds']} beds were carried with model {result['model']}: 99 % of the findings arrived"
         f" within {result['budget_ms']:g} ms for {result['seconds']:g} s, and none was lost.{more}"
+        f" {sentence(illness(result))}"
     )
     section = _Section(
         "As beds are added",
@@ -186,6 +190,7 @@ def _baseline(result: Result) -> tuple[str, str, list[_Section]]:
         "The plain loop reads the same streams with XREADGROUP and runs eager PyTorch for one window of one"
         " bed at a time. In the row same it has Bedside's model, preprocessing and score, in the row thesis"
         " the model and the scoring path of the reference thesis at 500 Hz, with random weights.",
+        sentence(illness(result)),
         _DUE,
     ]
     curves = result["curves"]

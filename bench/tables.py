@@ -24,6 +24,20 @@ def setting(result: Result) -> str:
     )
 
 
+def illness(result: Result) -> str:
+    """Return what the beds of a load play, in one sentence without a full stop."""
+    every = result["ill_every_s"]
+    if every is None:
+        return "the beds play recordings"
+    hourly = 3600 / every
+    return f"each bed falls ill every {every:g} s ({hourly:.3g} times an hour), one after the other"
+
+
+def sentence(text: str) -> str:
+    """Return words as a sentence."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def stage_table(result: Result) -> Table:
     """Return how long each stage took."""
     head = ["stage", "from → to", "n", *(f"{name}, ms" for name in _PERCENTILES)]

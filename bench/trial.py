@@ -25,6 +25,7 @@ import numpy.typing as npt
 from bench.histogram import LatencyHistogram, Nanoseconds
 from bench.load import CHUNK_NS, SPREAD_NS, LoadPlan
 from bench.reader import read_alarms, read_findings
+from bench.signals import WARD_S
 from bench.stages import stage_latencies
 from bench.tally import windows_due
 from bench.usage import Usage
@@ -54,15 +55,27 @@ class Load:
     seconds : float
         Measured; a warm-up comes before.
     paths : tuple of str
-        Recordings to play; none for simulated patients, each of whom falls ill once in 36 s.
+        Recordings to play; none for simulated patients.
     seed : int
         Of the simulated patients.
+    ill_every_s : float
+        How often each simulated patient falls ill; see `bench.signals`.
     """
 
     beds: int
     seconds: float
     paths: tuple[str, ...] = ()
     seed: int = 0
+    ill_every_s: float = WARD_S
+
+    def described(self) -> dict[str, Any]:
+        """Return what a result says of it."""
+        return {
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "signal": list(self.paths) or "simulated",
+            "ill_every_s": None if self.paths else self.ill_every_s,
+        }
 
 
 @dataclass(slots=True)
@@ -181,6 +194,7 @@ async def _run(
         beds=load.beds,
         chunks=math.ceil((before_s + load.seconds) * 1e9 / CHUNK_NS),
         seed=load.seed,
+        ill_every_s=load.ill_every_s,
         paths=load.paths,
         accepted=str(folder / "accepted.npy"),
     )

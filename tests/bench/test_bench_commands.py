@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.capacity import Search, attempt, curve_row_text, search_capacity
+from bench.trial import Load
 from models.bundle import load_bundle
 from tests.command_line import run, started
 
@@ -27,7 +28,7 @@ def test_latency_says_where_the_time_went_and_that_nothing_was_lost(tmp_path: Pa
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["beds"], result["seconds"], result["lost"], result["unscored"]) == (9, 6, 0, 0)
-    assert result["signal"] == "simulated"
+    assert (result["signal"], result["ill_every_s"]) == ("simulated", 36)
     stages = result["stages"]
     assert {
         "ingest",
@@ -50,6 +51,7 @@ def test_latency_says_where_the_time_went_and_that_nothing_was_lost(tmp_path: Pa
     assert "numpy" in result["versions"]
     text = page.read_text()
     assert "How late findings and alarms arrive" in text
+    assert "Each bed falls ill every 36 s" in text
     assert "http" not in text.partition("<script")[0], "it needs nothing from outside"
 
 
@@ -61,7 +63,7 @@ def test_a_plain_loop_stands_in_the_place_of_the_worker() -> None:
     rows: list[str] = []
     beds, curve = asyncio.run(
         search_capacity(
-            lambda beds: attempt(beds, 2.0, spec, scorer=scorer),
+            lambda beds: attempt(Load(beds, 2.0), spec, scorer=scorer),
             Search(2, 2),
             # Of a busy machine nothing else is asked here than that it ends.
             60_000.0,
@@ -80,6 +82,8 @@ def test_a_plain_loop_stands_in_the_place_of_the_worker() -> None:
         (("capacity", "--json", "/nowhere/result.json"), 1, "/nowhere"),
         (("backends", "--model", "nobody"), 1, "nobody"),
         (("latency", "--beds", "0"), 2, "--beds"),
+        (("capacity", "--ill-every", "20"), 2, "36 at least"),
+        (("latency", "--data", "a", "--ill-every", "60"), 2, "--ill-every"),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: tuple[str, ...], code: int, said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from bench.load import (
     CHUNK_NS,
     SPREAD_NS,
     LoadPlan,
+    _feeds,
     bed_name,
     bed_number,
     phase_ns,
     schedule,
     send,
 )
-from bench.signals import CYCLE_S, Playlist, recorded, simulated
+from bench.signals import EPISODE_S, STORM_S, WARD_S, Playlist, recorded, simulated
 from ingest.source import IngestError
 from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
@@ -48,7 +50,7 @@ def test_names_and_numbers_of_beds_belong_together() -> None:
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
-    plan = LoadPlan("unix:///s", "p:", 3, 5, 7, ("a", "b"), "accepted.npy")
+    plan = LoadPlan("unix:///s", "p:", 3, 5, 7, 300.0, ("a", "b"), "accepted.npy")
     plan.write(tmp_path / "plan.json")
     assert LoadPlan.read(tmp_path / "plan.json") == plan
 
@@ -60,7 +62,7 @@ def playlist(number: int) -> Playlist:
 
 
 def test_what_arrives_are_chunks_of_continuous_feeds(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    plan = LoadPlan(redis_server.url, "p:", 3, 5, 0, (), str(tmp_path / "accepted.npy"))
+    plan = LoadPlan(redis_server.url, "p:", 3, 5, 0, STORM_S, (), str(tmp_path / "accepted.npy"))
     begun: list[int] = []
     report = send(plan, [playlist(0), playlist(1)], begun.append)
     accepted = np.load(plan.accepted)
@@ -86,11 +88,30 @@ def test_what_arrives_are_chunks_of_continuous_feeds(redis_server: EmbeddedServe
     client.close()
 
 
-def test_simulated_patients_differ_and_fill_a_cycle() -> None:
-    patients = simulated(0)
-    assert {len(patient.chunks) for patient in patients} == {CYCLE_S * 5}
+def test_simulated_patients_differ_and_fall_ill_as_often_as_is_wanted() -> None:
+    patients = simulated(0, WARD_S)
+    assert {len(patient.chunks) for patient in patients} == {EPISODE_S * 5}
     assert {len(patient.chunks[0]) for patient in patients} == {100 * 12 * 2}
     assert len({patient.chunks for patient in patients}) == len(patients)
+    (patient, *_) = patients
+    assert patient.period == WARD_S * 5
+    played = [patient.chunk(place) for place in range(2 * patient.period)]
+    # The first beat of the tachycardia is due 8 s into an episode; before, the patient is as well as ever.
+    ill = [place for place, chunk in enumerate(played) if chunk not in set(patient.chunks)]
+    assert {place // patient.period for place in ill} == {0, 1}
+    assert {place % patient.period < EPISODE_S * 5 for place in ill} == {True}
+    assert 7 * 5 <= min(ill) <= 8 * 5
+    assert played[EPISODE_S * 5 : 2 * EPISODE_S * 5] == list(patient.chunks)
+
+
+def test_a_ward_falls_ill_evenly() -> None:
+    beds = 50
+    plan = LoadPlan("unix:///s", "p:", beds, 1500, 0, WARD_S, (), "accepted.npy")
+    (well, ill) = playlist(0), playlist(1)
+    patient = replace(well, episode=ill.chunks, every=1500)
+    feeds = _feeds(plan, [patient], 0)
+    onsets = [next(seq for seq in range(1500) if feed.chunk(seq).endswith(ill.chunks[0])) for feed in feeds]
+    assert set(np.diff(sorted(onsets))) == {1500 // beds}
 
 
 @pytest.mark.data
@@ -108,5 +129,5 @@ def test_a_rate_without_whole_samples_in_a_chunk_is_refused(tmp_path: Path) -> N
 
 
 def test_a_report_is_json(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    plan = LoadPlan(redis_server.url, "p:", 1, 1, 0, (), str(tmp_path / "accepted.npy"))
+    plan = LoadPlan(redis_server.url, "p:", 1, 1, 0, STORM_S, (), str(tmp_path / "accepted.npy"))
     assert json.loads(json.dumps(send(plan, [playlist(0)])))["chunks"] == 1

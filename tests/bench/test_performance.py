@@ -20,6 +20,7 @@ def test_without_results_it_says_so(tmp_path: Path) -> None:
 def write(folder: Path, name: str, result: dict[str, Any]) -> None:
     machine = {"cpu": "a processor", "cores": 2, "memory_gb": 8.0, "gpu": None, "load_average": 0.1}
     common = {"machine": machine, "versions": {"python": "3.11"}, "worker_options": [], "workers": 1}
+    common |= {"seconds": 30.0, "ill_every_s": 300.0}
     engine = {"model": "cae-100hz", "backend": "onnxruntime", "precision": "fp32"}
     (folder / f"{name}.json").write_text(json.dumps(common | engine | result))
 
@@ -51,3 +52,4 @@ def test_a_goal_is_reached_or_not_by_what_was_measured(tmp_path: Path) -> None:
     assert "| 544 | 20.0 | 400 | 0 | no | 80 |" in text
     assert "| same | 512 | 384 | 1.33 | not measured yet | 0.770 [0.70, 0.80], fixed split |" in text
     assert "`capacity-2-cores.json`: 2 cores of a processor" in text
+    assert "Each bed falls ill every 300 s (12 times an hour), one after the other." in text
