@@ -37,21 +37,21 @@ async def measure_baseline(
     worker_options: tuple[str, ...] = (),
     on_attempt: OnAttempt | None = None,
 ) -> dict[str, Any]:
-    """Measure the two rows.
+    """Measure the rows: the same work, the same model without signal quality and beats, and the thesis.
 
     Parameters
     ----------
     load : Load
         Of each attempt, but for the number of beds.
     model : str
-        Bundle that Bedside, and the loop of the row ``same``, score with.
+        Bundle that Bedside, and the loops of all rows but ``thesis``, score with.
     search, thesis_search : Search
-        Where the search of Bedside and of ``same`` begins and ends, and that of ``thesis``.
+        Where the search for their beds begins and ends, and that of ``thesis``.
     budget_ms : float
     worker_options : tuple of str
         More options of ``bedside worker``.
     on_attempt : callable, optional
-        Called with whose attempt it was (``"bedside"``, ``"same"``, ``"thesis"``) and its row of the curve.
+        Called with whose attempt it was (``"bedside"``, or the name of a row) and its row of the curve.
 
     Returns
     -------
@@ -67,6 +67,7 @@ async def measure_baseline(
     contenders: dict[str, tuple[Search, WindowSpec, dict[str, Any]]] = {
         "bedside": (search, spec, {"worker_options": options}),
         "same": (search, spec, {"scorer": (*loop, "same", "--model", model)}),
+        "same, model only": (search, spec, {"scorer": (*loop, "model", "--model", model)}),
         "thesis": (thesis_search, thesis_spec, {"scorer": (*loop, "thesis", "--model", model)}),
     }
     found: dict[str, float] = {}
@@ -88,8 +89,8 @@ async def measure_baseline(
     auroc = development_auroc(model)
     thesis_auroc = development_auroc(THESIS)
     rows = [
-        {"name": "same", **_against(found, "same"), "auroc": auroc, "baseline_auroc": auroc},
-        {"name": "thesis", **_against(found, "thesis"), "auroc": auroc, "baseline_auroc": thesis_auroc},
+        {"name": name, **_against(found, name), "auroc": auroc, "baseline_auroc": of_loop}
+        for name, of_loop in (("same", auroc), ("same, model only", auroc), ("thesis", thesis_auroc))
     ]
     return {
         "benchmark": "baseline",

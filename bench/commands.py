@@ -315,7 +315,10 @@ def baseline(
     json_path: str | None,
     html: str | None,
 ) -> None:
-    """Compare with a plain loop: the same model in it, and the model of the reference thesis. Needs torch.
+    """Compare with a plain loop: the same work, the same model alone, the reference thesis's. Needs torch.
+
+    In the second row the loop neither rates signals nor finds beats; in the third it has the model and the
+    scoring path of the thesis.
 
     \b
     bedside bench baseline --json baseline.json
@@ -336,11 +339,11 @@ def baseline(
             thesis_search=Search(1, 1 if quick else 64),
             budget_ms=budget,
             worker_options=_worker_options(backend, None),
-            on_attempt=lambda who, row: click.echo(f"{who:8} {curve_row_text(row)}", err=json_path == "-"),
+            on_attempt=lambda who, row: click.echo(f"{who:16} {curve_row_text(row)}", err=json_path == "-"),
         )
     )
     lines = [
-        f"{row['name']:8} Bedside {row['beds']:g} beds, plain loop {row['baseline_beds']:g}:"
+        f"{row['name']:16} Bedside {row['beds']:g} beds, plain loop {row['baseline_beds']:g}:"
         f" {row['ratio']} times"
         for row in result["rows"]
     ]

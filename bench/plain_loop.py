@@ -1,79 +1,148 @@
 """The same work as one would otherwise do it: a loop over XREADGROUP, one bed and one window at a time.
 
 Runs as a process of its own, in the place of Bedside's worker, on the same streams (``python -m
-bench.plain_loop same|thesis --model NAME --redis URL``). No Faust, no batches, no recovery. What it does with
-the samples is in `bench.plain_beds`.
+bench.plain_loop same|model|thesis --model NAME --redis URL``). No Faust, no batches, no recovery. What it
+does with the samples is in `bench.plain_beds`.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 import redis
 
-from bench.plain_beds import Bed, Chain, Scored, same_chain, thesis_chain
-from models.manifest import AlarmRule
-from stream.contract import AlarmEvent, AlarmKind, Finding, Presence, Priority, Stamps, alarm_id
+from bench.plain_beds import Chain, Scored, same_chain, thesis_chain
+from stream.alarms.evidence import judge_silence, judge_window
+from stream.alarms.machine import end_all, pass_time
+from stream.alarms.state import BedState, Moment
+from stream.alarms.vitals import BY_WINDOW, judge_block
+from stream.contract import AlarmEvent, Finding, Stamps, Vitals
 from stream.heartbeat import HEARTBEAT
 from stream.settings import Settings
 from stream.topics import ALARMS, FINDINGS, SAMPLES, TOPICS
+from stream.topics import VITALS as VITALS_TOPIC
 from stream.transport.layout import stream_key
+from stream.vitals.bed import Block
+from stream.vitals.grid import FS
 
 _GROUP, _CONSUMER = "plain", "plain-1"
 _READ, _BLOCK_MS = 64, 1000
 # As Bedside's worker.
 _BEAT_S, _BEAT_TTL_S = 1.0, 5
 
+Message = Finding | Vitals | AlarmEvent
+Header = dict[str, Any]
 
-class _Alarms:
-    # The alarm rule of one bed: k of the last n windows over the threshold.
 
-    def __init__(self, rule: AlarmRule, bed: str) -> None:
-        self._rule, self._bed = rule, bed
-        self._over: deque[bool] = deque(maxlen=rule.n)
-        self._open: tuple[str, int] | None = None
+class PlainBed:
+    """What comes of the chunks of one bed.
 
-    def judge(self, scored: Scored, over: bool, session: str, ingest_ns: int, fs: float) -> AlarmEvent | None:
-        self._over.append(over)
-        number = sum(self._over)
-        if self._open is None and number >= self._rule.k:
-            self._open = alarm_id(self._bed, session, "plain", scored.start), scored.start
-            presence = Presence.ON
-        elif self._open is not None and len(self._over) - number >= self._rule.n - self._rule.clear:
-            presence = Presence.OFF
-        else:
-            return None
-        alarm, onset = self._open
-        if presence is Presence.OFF:
-            self._open = None
-        return AlarmEvent(
-            alarm=alarm,
-            event=f"{alarm}-{int(presence is Presence.OFF)}",
-            bed=self._bed,
-            session=session,
-            rule="plain",
-            kind=AlarmKind.PHYSIOLOGICAL,
-            code="ECG_ANOMALY",
-            priority=Priority.MEDIUM,
-            presence=presence,
-            onset=onset,
-            onset_t=ingest_ns - round((scored.end - onset) * 1e9 / fs),
-            since=ingest_ns,
-            score=scored.score,
-            message="unusual ECG",
-            ingest_ns=ingest_ns,
+    Parameters
+    ----------
+    chain : Chain
+    header : dict
+        Of the first chunk.
+    """
+
+    def __init__(self, chain: Chain, header: Header) -> None:
+        self._chain, self._bed = chain, chain.open_bed(header["fs"])
+        self._state = BedState(session=header["session"])
+        self._beats: list[int] = []
+
+    def take(self, header: Header, samples: npt.NDArray[np.float64], dequeued_ns: int) -> Iterator[Message]:
+        """Take the next chunk, millivolts, shape (n, leads), and yield what is to be published."""
+        ready_ns = time.time_ns()
+        for block in self._bed.push(samples):
+            yield from self._block(header, block)
+        for scored in self._bed.judge():
+            yield from self._window(header, scored, (dequeued_ns, ready_ns, time.time_ns()))
+            ready_ns = time.time_ns()
+        if header["last"]:
+            yield from end_all(self._state, _moment(header, header["n0"] + len(samples)), "the feed ended")
+
+    def _block(self, header: Header, block: Block) -> Iterator[Message]:
+        at, leads = self._bed.source_index, self._chain.leads
+        moment = _moment(header, at(block.end))
+        self._beats += [at(beat.index) for beat in block.beats]
+        yield from judge_block(self._state, moment, block, leads, at)
+        if block.end % FS:
+            return
+        quality = block.quality
+        yield Vitals(
+            bed=header["bed"],
+            session=header["session"],
+            start=at(block.end - FS),
+            end=moment.sample,
+            t_end=moment.t,
+            heart_rate=block.heart_rate,
+            rr_irregularity=block.rr_irregularity,
+            beats=tuple(self._beats),
+            quality=quality.index_of(leads) if quality else {},
+            issues=quality.issues_of(leads) if quality else {},
+            ingest_ns=header["ingest_ns"],
         )
+        self._beats.clear()
+
+    def _window(self, header: Header, scored: Scored, times_ns: tuple[int, int, int]) -> Iterator[Message]:
+        chain, moment = self._chain, _moment(header, scored.end)
+        over = scored.score is not None and scored.score > chain.threshold
+        dequeued_ns, ready_ns, inferred_ns = times_ns
+        yield Finding(
+            bed=header["bed"],
+            session=header["session"],
+            model=chain.name,
+            window=scored.window,
+            start=scored.start,
+            end=scored.end,
+            t_start=moment.time_of(scored.start),
+            t_end=moment.t,
+            score=scored.score,
+            threshold=chain.threshold,
+            percentile=None if scored.score is None else chain.percentile(scored.score),
+            lead_scores={
+                lead: value for lead, value in zip(chain.leads, scored.leads, strict=False) if value == value
+            },
+            anomalous=over,
+            reason="poor signal" if scored.score is None else None,
+            stamps=Stamps(
+                ingest_ns=moment.ingest_ns,
+                dequeued_ns=dequeued_ns,
+                ready_ns=ready_ns,
+                inferred_ns=inferred_ns,
+                published_ns=time.time_ns(),
+            ),
+        )
+        if scored.score is None:
+            yield from judge_silence(self._state, moment, "poor signal")
+            return
+        hop = scored.start // scored.window if scored.window else scored.end
+        yield from judge_window(
+            self._state,
+            chain.alarm,
+            moment,
+            window=scored.window,
+            first_new=max(scored.start, scored.end - hop),
+            over=over,
+            score=scored.score,
+        )
+        yield from pass_time(self._state, moment, BY_WINDOW)
+
+
+def _moment(header: Header, sample: int) -> Moment:
+    t = header["t0"] + round((sample - header["n0"]) * 1e9 / header["fs"])
+    return Moment(header["bed"], sample, t, header["fs"], header["ingest_ns"])
 
 
 class _Loop:
     def __init__(self, client: redis.Redis, prefix: str, chain: Chain) -> None:
         self._client, self._prefix, self._chain = client, prefix, chain
-        self._beds: dict[str, tuple[Bed, _Alarms]] = {}
+        self._beds: dict[str, PlainBed] = {}
         self._beat_s = 0.0
 
     def run(self) -> None:
@@ -101,53 +170,25 @@ class _Loop:
         samples = np.frombuffer(payload, "<i2").reshape(-1, len(header["leads"])) / np.array(header["gain"])
         name = header["bed"]
         if name not in self._beds:
-            self._beds[name] = self._chain.open_bed(header["fs"]), _Alarms(self._chain.alarm, name)
-        bed, alarms = self._beds[name]
-        begun_ns = time.time_ns()
-        for scored in bed.push(samples):
-            inferred_ns = time.time_ns()
-            over = scored.score > self._chain.threshold
-            ingest_ns, fs = header["ingest_ns"], header["fs"]
-            finding = Finding(
-                bed=name,
-                session=header["session"],
-                model=self._chain.name,
-                window=scored.window,
-                start=scored.start,
-                end=scored.end,
-                t_start=ingest_ns - round((scored.end - scored.start) * 1e9 / fs),
-                t_end=ingest_ns,
-                score=scored.score,
-                threshold=self._chain.threshold,
-                percentile=None,
-                lead_scores={},
-                anomalous=over,
-                stamps=Stamps(
-                    ingest_ns=ingest_ns,
-                    dequeued_ns=dequeued_ns,
-                    ready_ns=begun_ns,
-                    inferred_ns=inferred_ns,
-                    published_ns=time.time_ns(),
-                ),
-            )
-            self._publish(FINDINGS, name, finding.encode())
-            event = alarms.judge(scored, over, header["session"], ingest_ns, fs)
-            if event is not None:
-                self._publish(ALARMS, name, event.encode())
-            begun_ns = time.time_ns()
+            self._beds[name] = PlainBed(self._chain, header)
+        for told in self._beds[name].take(header, samples, dequeued_ns):
+            self._publish(_TOPICS[type(told)], name, told.encode())
 
     def _publish(self, topic: str, key: str, value: bytes) -> None:
         now_ms = time.time_ns() // 1_000_000
         self._client.xadd(stream_key(self._prefix, topic, 0), {"t": now_ms, "k": key, "v": value})
 
 
+_TOPICS: dict[type[Message], str] = {Finding: FINDINGS, Vitals: VITALS_TOPIC, AlarmEvent: ALARMS}
+
+
 @click.command()
-@click.argument("what", type=click.Choice(["same", "thesis"]))
-@click.option("--model", required=True, help="Bundle of the row `same`.")
+@click.argument("what", type=click.Choice(["same", "model", "thesis"]))
+@click.option("--model", required=True, help="Bundle of all but `thesis`.")
 @click.option("--redis", "url", required=True, help="Server of the streams.")
 def main(what: str, model: str, url: str) -> None:
     """Score every bed in a plain loop, until stopped."""
-    chain = same_chain(model) if what == "same" else thesis_chain()
+    chain = thesis_chain() if what == "thesis" else same_chain(model, watched=what == "same")
     with redis.Redis.from_url(url, protocol=2) as client:
         _Loop(client, Settings().prefix, chain).run()
 

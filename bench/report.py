@@ -188,8 +188,9 @@ def _baseline(result: Result) -> tuple[str, str, list[_Section]]:
     )
     explanation = [
         "The plain loop reads the same streams with XREADGROUP and runs eager PyTorch for one window of one"
-        " bed at a time. In the row same it has Bedside's model, preprocessing and score, in the row thesis"
-        " the model and the scoring path of the reference thesis at 500 Hz, with random weights.",
+        " bed at a time. In the row same it also rates signals, finds beats and raises the same alarms, which"
+        " the row of the model only leaves out; in the row thesis it has the model and the scoring path of"
+        " the reference thesis at 500 Hz, with random weights.",
         sentence(illness(result)),
         _DUE,
     ]
