@@ -69,9 +69,10 @@ def judge_block(
         events += observe(state, CONDITIONS[judged.rule], moment, seen)
     if block.quality is not None:
         quality = block.quality
-        off, noisy = leads_off(quality, leads), too_poor(quality)
+        troubled = any(quality.issues)
+        off, noisy = leads_off(quality, leads) if troubled else [], too_poor(quality)
         # Of a gap nothing is known but that it is one: other alarms tell of it.
-        gap = all(Issue.GAP in issues for issues in quality.issues)
+        gap = troubled and all(Issue.GAP in issues for issues in quality.issues)
         message = f"lead{'s' if len(off) > 1 else ''} {', '.join(off)} off" if off else "all leads are on"
         seen = Seen(None if gap else bool(off), quality.start, message)
         events += observe(state, LEAD_OFF, moment, seen)
@@ -88,8 +89,8 @@ def leads_off(quality: SecondQuality, leads: Sequence[str]) -> list[str]:
 def too_poor(quality: SecondQuality) -> bool:
     """Say whether of the leads that are on, most are not usable."""
     on = [
-        bool(usable)
-        for usable, issues in zip(quality.usable, quality.issues, strict=True)
-        if not issues & ISSUES_OFF
+        usable
+        for usable, issues in zip(quality.usable.tolist(), quality.issues, strict=True)
+        if not (issues and issues & ISSUES_OFF)
     ]
     return bool(on) and 2 * sum(on) < len(on)

@@ -402,7 +402,7 @@ def _find(blocks: list[Heard]) -> list[Beats]:
 
 
 def _oscillations(beds: list[Envelope]) -> list[float]:
-    whole = np.stack([bed.whole for bed in beds])
+    whole = np.array([bed.whole for bed in beds])
     possible = may_oscillate(*sums_together(beds), whole).tolist()
     return [
         (oscillation(bed.x if of_bed.all() else bed.x[of_bed]) if may else 0.0)

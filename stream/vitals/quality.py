@@ -209,6 +209,11 @@ class QualityMeter:
         self._past = np.full((_PAST_S, self.n_leads), np.nan)
         self._moved = np.zeros(self.n_leads, np.intp)
 
+    @property
+    def second_end(self) -> int:
+        """Sample after the last one of the second that is under way."""
+        return self._begin(self._second + 1)
+
     def _begin(self, second: int) -> int:
         return int(-(-second * self.fs // 1))
 
@@ -239,7 +244,7 @@ class QualityMeter:
     def _cut(self, x: Float64Array, valid: Sequence[Validity] | None) -> list[_Second]:
         seconds: list[_Second] = []
         while len(x):
-            end = self._begin(self._second + 1)
+            end = self.second_end
             piece, x = x[: end - self._have], x[end - self._have :]
             if valid is not None and valid != self._ok:
                 self._off |= [flag is Validity.OFF for flag in valid]
@@ -294,15 +299,15 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     absent = measured.gap + measured.missing > _MISSING
     # The mean of few samples says nothing of the baseline.
     mean_mv = np.where(absent, np.nan, measured.mean_mv)
-    step = np.abs(mean_mv - np.stack([meter._mean_mv for meter in meters]))
+    step = np.abs(mean_mv - np.array([meter._mean_mv for meter in meters]))
     flat = (measured.range_mv < _FLAT_MV) & ~absent
-    was_flat = np.stack([meter._flat for meter in meters])
+    was_flat = np.array([meter._flat for meter in meters])
     noise = np.where(
         measured.noise_mv < _QUIET_MV, 0.0, measured.noise_mv / np.maximum(measured.range_mv, _FLAT_MV)
     )
     motion = _motion(meters, seconds, np.where(absent | flat, np.nan, measured.swing_mv))
-    off = np.stack([second.off for second in seconds])
-    saturated = np.stack([second.saturated for second in seconds])
+    off = np.array([second.off for second in seconds])
+    saturated = np.array([second.saturated for second in seconds])
     # How much of what makes a lead doubtful there is of each issue; in the order of `Issue`.
     shares = np.stack(
         [
@@ -323,12 +328,13 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     named = each < _NAMED
     some_named = named.any(axis=(0, 2)).tolist()
     of_beats = index / each[_AT_NOISE] / (1 + np.square(noise / _NOISE_OF_BEATS))
-    again, usable = of_beats >= _AGAIN, of_beats >= _USABLE
+    good = np.where(of_beats >= _AGAIN, np.array([meter._good for meter in meters]) + 1, 0)
+    was_usable = np.array([meter._usable for meter in meters])
+    usable = np.where(was_usable, of_beats >= _USABLE, good >= _AGAIN_S)
     rated = []
     for place, (meter, second) in enumerate(zip(meters, seconds, strict=True)):
         meter._mean_mv, meter._flat = mean_mv[place], flat[place]
-        meter._good = np.where(again[place], meter._good + 1, 0)
-        meter._usable = np.where(meter._usable, usable[place], meter._good >= _AGAIN_S)
+        meter._good, meter._usable = good[place], usable[place]
         issues = (frozenset[Issue](),) * meter.n_leads
         if some_named[place]:
             issues = tuple(
@@ -349,7 +355,7 @@ def _motion(
     # lead without a signal.
     if swing_mv.shape[1] < _MOTION_LEADS:
         return np.zeros(swing_mv.shape)
-    usual = lower_median(np.stack([meter._past for meter in meters]), least=_PAST_LEAST)
+    usual = lower_median(np.array([meter._past for meter in meters]), least=_PAST_LEAST)
     times = swing_mv / usual
     order = np.argsort(times, axis=1)
     rank = np.argsort(order, axis=1)
@@ -360,10 +366,11 @@ def _motion(
     motion = np.where((known >= _MOTION_LEADS) & (swing_mv >= _QUIET_MV), times / others, 0.0)
     motion = np.nan_to_num(motion)
     moved = motion >= _MOTION
+    for_s = np.where(moved, np.array([meter._moved for meter in meters]) + 1, 0)
+    noted = np.where(~moved | (for_s > _MOVED_S), swing_mv, usual)
     for place, (meter, second) in enumerate(zip(meters, seconds, strict=True)):
-        meter._moved = np.where(moved[place], meter._moved + 1, 0)
-        as_usual = ~moved[place] | (meter._moved > _MOVED_S)
-        meter._past[second.second % _PAST_S] = np.where(as_usual, swing_mv[place], usual[place])
+        meter._moved = for_s[place]
+        meter._past[second.second % _PAST_S] = noted[place]
     return motion
 
 

@@ -14,10 +14,10 @@ for long enough.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +130,8 @@ class Rhythm:
         # And how many of the newest are none of those.
         self._intervals: list[int | None] = []
         self._unbroken = 0
+        # The same, NaN beside a ventricular beat: such an interval says nothing about the atria.
+        self._atrial: list[float] = []
         # From where on there has been a usable lead all the time.
         self._seen_from: int | None = None
         self._wave_from: int | None = None
@@ -186,15 +188,17 @@ class Rhythm:
         previous = self._beats[-1] if self._beats else None
         whole = previous is not None and self._seen_from is not None and previous.index >= self._seen_from
         interval = beat.index - previous.index if whole and previous else None
+        beside = beat.ventricular or (previous is not None and previous.ventricular)
         self._intervals.append(interval)
+        self._atrial.append(np.nan if interval is None or beside else interval)
         self._beats.append(beat)
         self._unbroken = 0 if interval is None else min(self._unbroken + 1, _KEPT)
-        del self._intervals[:-_KEPT], self._beats[:-_KEPT]
+        del self._intervals[:-_KEPT], self._atrial[:-_KEPT], self._beats[:-_KEPT]
 
     def _last_intervals(self, count: int) -> list[int]:
         # The newest, back to the newest interruption.
         count = min(count, self._unbroken)
-        return [interval for interval in self._intervals[-count:] if interval is not None] if count else []
+        return cast(list[int], self._intervals[-count:]) if count else []
 
     def _open(self, settled: int) -> int:
         # Samples without a beat up to where all is decided; since the last one, since there has been a lead,
@@ -299,7 +303,7 @@ class Rhythm:
         # last one are, how many other or missed beats are in it, and how many are of its commonest kind.
         limit = 60.0 * FS / self.limits.vt_bpm
         count, first, last, missed, other = 0, 0, 0, 0, 0
-        kinds: Counter[int] = Counter()
+        kinds: defaultdict[int, int] = defaultdict(int)
         for beat, interval in zip(reversed(self._beats), reversed(self._intervals), strict=True):
             if beat.ventricular:
                 count, first, last, missed = count + 1, beat.index, last or beat.index, missed + other
@@ -348,18 +352,8 @@ class Rhythm:
         )
 
     def _irregularity(self) -> float | None:
-        intervals = self._last_intervals(_AF_BEATS)
-        if len(intervals) < _AF_LEAST:
-            return None
-        beats = self._beats[-len(intervals) - 1 :]
-        # An interval before or after a ventricular beat says nothing about the atria.
-        x = np.array(
-            [
-                np.nan if before.ventricular or after.ventricular else interval
-                for interval, (before, after) in zip(intervals, pairwise(beats), strict=True)
-            ]
-        )
-        return _irregularity(x)
+        count = min(_AF_BEATS, self._unbroken)
+        return None if count < _AF_LEAST else _irregularity(np.array(self._atrial[-count:], np.float64))
 
     def _atrial_fibrillation(self, stop: int) -> Judgement:
         rule, irregularity = Rule.ATRIAL_FIBRILLATION, self.rr_irregularity
@@ -376,10 +370,15 @@ def _irregularity(x: npt.NDArray[np.float64]) -> float | None:
     # bigeminy repeats after two, trigeminy after three, and single ectopic beats do not move a median.
     least = np.inf
     for lag in (1, 2, 3, 4):
-        differences = np.abs(x[lag:] - x[:-lag])
-        differences = np.sort(differences[~np.isnan(differences)])
-        if len(differences) < _AF_LEAST // 2:
+        differences, known = _ordered(np.abs(x[lag:] - x[:-lag]))
+        if known < _AF_LEAST // 2:
             return None
-        least = min(least, float(differences[len(differences) // 2]))
-    usual = np.sort(x[~np.isnan(x)])
-    return least / float(usual[len(usual) // 2])
+        least = min(least, float(differences[known // 2]))
+    usual, known = _ordered(x)
+    return least / float(usual[known // 2])
+
+
+def _ordered(x: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], int]:
+    # Sorted, and how many are numbers: the sort puts NaN last.
+    ordered = np.sort(x)
+    return ordered, int(ordered.searchsorted(np.inf))
