@@ -476,7 +476,7 @@ def to_millivolts(chunks: Sequence[SampleChunk]) -> list[npt.NDArray[np.float64]
         alike[chunk.samples.shape].append(place)
     converted: list[npt.NDArray[np.float64]] = [np.empty((0, 0))] * len(chunks)
     for places in alike.values():
-        samples = np.stack([chunks[place].samples for place in places])
+        samples = np.array([chunks[place].samples for place in places])
         millivolts = samples / np.array([chunks[place].header.gain for place in places])[:, np.newaxis, :]
         invalid = samples == INVALID
         if invalid.any():

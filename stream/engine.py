@@ -48,6 +48,7 @@ from stream.contract import (
     first_error,
     to_millivolts,
 )
+from stream.holding import Holding
 from stream.skew import SKEW_S, SkewMeter
 from stream.verdict import Verdict
 from stream.vitals.bed import BedVitals, Block, advance_together
@@ -62,6 +63,7 @@ _FORMER_SESSIONS = 3
 _SCORES_S = 600.0
 # A message of vitals is sent for each second, the blocks of them that end one.
 _SECOND = FS
+_OVER, _BACK = Seen(False, message="over"), Seen(False, message="the feed is back")
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ UNLOADED = Load()
 class _Bed:
     state: BedState
     windows: BedWindow
+    held: Holding
     vitals: BedVitals
     leads: tuple[str, ...]
     fs: float
@@ -291,14 +294,14 @@ class Engine:
             if header.seq < bed.next_seq:
                 accepted.dropped = "repeat"
                 return None
-            if len(chunk.samples) and chunk.end <= bed.windows.next_in:
+            if len(chunk.samples) and chunk.end <= bed.held.next_in:
                 # Left to itself such a feed would be heard, never scored and never reported.
                 raise MalformedMessageError("n0: runs back although seq goes on")
-            accepted.missing = max(0, header.n0 - bed.windows.next_in)
+            accepted.missing = max(0, header.n0 - bed.held.next_in)
             if header.pace and accepted.missing > FEED_LOST_S * header.fs:
                 # The clock had no time to tick in between: the same alarm as if it had.
                 at = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
-                accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.windows.next_in))
+                accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.held.next_in))
         else:
             known = bed.state if bed is not None else self._restored.get(header.bed)
             if known is not None and header.session in known.former:
@@ -312,22 +315,20 @@ class Engine:
     def _push(self, arrivals: Collection[_Arrival], dequeued_ns: int, load: Load) -> None:
         # Samples into the windows of their beds, one chunk of each.
         every = [load.every if arrival.bed.pace else 1 for arrival in arrivals]
+        stretches = [arrival.bed.held.add(arrival.chunk) for arrival in arrivals]
+        due = [place for place, stretch in enumerate(stretches) if stretch is not None]
+        beds = [arrival.bed for arrival in arrivals]
+        full = [stretch for stretch in stretches if stretch is not None]
         pushed = push_together(
             [
-                Push(
-                    arrival.bed.windows,
-                    arrival.chunk.header.n0,
-                    millivolts,
-                    hops,
-                    arrival.chunk.header.valid,
-                )
-                for arrival, millivolts, hops in zip(
-                    arrivals, to_millivolts([arrival.chunk for arrival in arrivals]), every, strict=True
-                )
+                Push(beds[place].windows, stretch.header.n0, millivolts, every[place], stretch.header.valid)
+                for place, stretch, millivolts in zip(due, full, to_millivolts(full), strict=True)
             ]
         )
-        advanced = advance_together([arrival.bed.vitals for arrival in arrivals])
-        for arrival, windows, hops, blocks in zip(arrivals, pushed, every, advanced, strict=True):
+        advanced = advance_together([beds[place].vitals for place in due])
+        completed = dict(zip(due, zip(pushed, advanced, strict=True), strict=True))
+        for place, (arrival, hops) in enumerate(zip(arrivals, every, strict=True)):
+            windows, blocks = completed.get(place, ((), ()))
             chunk, bed, accepted = arrival.chunk, arrival.bed, arrival.accepted
             header, state = chunk.header, bed.state
             for window in windows:
@@ -353,7 +354,7 @@ class Engine:
             state.ended = header.last
             for block in blocks:
                 self._judge_block(arrival, block)
-            accepted.events += observe(state, FEED_LOST, bed.moment, Seen(False, message="the feed is back"))
+            accepted.events += observe(state, FEED_LOST, bed.moment, _BACK)
             accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
             accepted.events += _service(state, FALLBACK, bed.moment, self._fallback)
             accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed, chunk))
@@ -577,6 +578,7 @@ class Engine:
         bed = _Bed(
             state,
             windows,
+            Holding(windows),
             vitals,
             header.leads,
             header.fs,
@@ -602,7 +604,7 @@ class Engine:
 
 def _service(state: BedState, condition: Condition, moment: Moment, message: str | None) -> list[AlarmEvent]:
     # A condition of the system itself lasts while it has something to say.
-    seen = Seen(False, message="over") if message is None else Seen(True, moment.sample, message)
+    seen = _OVER if message is None else Seen(True, moment.sample, message)
     return observe(state, condition, moment, seen)
 
 

@@ -130,6 +130,15 @@ class Conditioner:
         """Return the source sample at or after a grid index."""
         return -(-out * self._step // self._per)
 
+    def out_before(self, sample: int) -> int:
+        """Return the grid index of the first sample that comes out no earlier than source sample `sample`."""
+        return max(self.next_out, -(-(sample - self._look_ahead) * self._per // self._step))
+
+    @property
+    def _look_ahead(self) -> int:
+        # Where the grids meet at every point nothing is interpolated.
+        return 0 if self._per == 1 else self._AFTER
+
     @property
     def alike(self) -> Hashable:
         """Equal for feeds that stand at the same point of the same grid: `condition` takes them together."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from models.manifest import FilterSpec, WindowSpec
 from stream.contract import Validity
 from stream.preprocess import BRIDGE_S, Conditioner, Float64Array, Resampled, condition
+from stream.vitals.grid import BLOCK
 from stream.vitals.quality import QualityMeter, SecondQuality, measure_together
 
 Float32Array = npt.NDArray[np.float32]
@@ -77,11 +78,11 @@ class Piece:
 
 class _Ring:
     # The newest samples of a few leads, contiguous: written into a buffer of twice the capacity, whose
-    # second half moves to the front when it is full, so that a view never wraps and a copy is rare.
+    # second half moves to the front of a new one when it is full, so that a view never wraps, a copy is rare,
+    # and what a view has shown it goes on to show.
 
     def __init__(self, leads: int, capacity: int, first: int) -> None:
-        self._values = np.empty((leads, 2 * capacity), np.float32)
-        self._missing = np.empty((leads, 2 * capacity), np.float32)
+        self._buffer = np.empty((2, leads, 2 * capacity), np.float32)
         self._capacity = capacity
         self._used = 0
         # Grid index after the last point at which a sample was missing.
@@ -92,11 +93,11 @@ class _Ring:
         n = values.shape[1]
         if self._used + n > 2 * self._capacity:
             keep = min(self._used, self._capacity)
-            for buffer in (self._values, self._missing):
-                buffer[:, :keep] = buffer[:, self._used - keep : self._used].copy()
+            full, self._buffer = self._buffer, np.empty_like(self._buffer)
+            self._buffer[:, :, :keep] = full[:, :, self._used - keep : self._used]
             self._used = keep
-        self._values[:, self._used : self._used + n] = values
-        self._missing[:, self._used : self._used + n] = missing
+        self._buffer[0, :, self._used : self._used + n] = values
+        self._buffer[1, :, self._used : self._used + n] = missing
         self._used += n
         self.stop += n
         if missing.any():
@@ -105,8 +106,8 @@ class _Ring:
     def last(self, n: int) -> Piece:
         window = slice(self._used - n, self._used)
         first = self.stop - n
-        missing = None if first >= self._whole_from else self._missing[:, window]
-        return Piece(first, self._values[:, window], missing)
+        missing = None if first >= self._whole_from else self._buffer[1, :, window]
+        return Piece(first, self._buffer[0, :, window], missing)
 
 
 class Listener(Protocol):
@@ -190,6 +191,20 @@ class BedWindow:
     def first_from(self, sample: int) -> int:
         """Return the number of the first window of the grid that begins at or after a source sample."""
         return -(-self._conditioner.first_out_from(sample) // self._spec.hop)
+
+    def completes(self, end: int) -> bool:
+        """Say whether the samples before source sample `end` complete anything that comes out of here.
+
+        That is a window, a block of what a listener hears, or a second of signal quality. Until then samples
+        may as well wait for those behind them: what comes out does not depend on how they are cut.
+        """
+        conditioner = self._conditioner
+        before, then = conditioner.next_out, conditioner.out_before(end)
+        return (
+            then >= self._next_window * self._spec.hop + self._spec.samples
+            or then // BLOCK > before // BLOCK
+            or end >= self._meter.second_end
+        )
 
     def push(
         self, n0: int, millivolts: Float64Array, valid: Sequence[Validity] | None = None
@@ -300,18 +315,9 @@ class Push:
     valid: Sequence[Validity] | None = None
 
     def wanted(self, pieces: Iterable[Piece]) -> list[Piece]:
-        """Return those of the windows that are wanted, as copies: the ring that they lie in goes on."""
+        """Return those of the windows that are wanted."""
         hop = self.bed._spec.hop
-        return [
-            Piece(
-                piece.first,
-                piece.values.copy(),
-                None if piece.missing is None else piece.missing.copy(),
-                piece.poor,
-            )
-            for piece in pieces
-            if piece.first // hop % self.every == 0
-        ]
+        return [piece for piece in pieces if piece.first // hop % self.every == 0]
 
 
 def push_together(pushes: Sequence[Push]) -> list[list[Window]]:
@@ -391,7 +397,7 @@ def normalise(
     list of Window
         Without their places (`index`, `start` and `end` are 0). Their arrays are views of common ones.
     """
-    values = np.stack([piece.values for piece in pieces], dtype=np.float64)
+    values = np.array([piece.values for piece in pieces], np.float64)
     missing = [piece.missing for piece in pieces if piece.missing is not None]
     present: npt.NDArray[np.bool_] | None = None
     gap = np.zeros(values.shape[:2], np.bool_)
