@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 
 from monitor.report.maps import attention_words, band, hidden_words, shade, shades
 from stream.offline import MapResult
-from tests.monitor.test_report import analysis, traces
+from tests.monitor.report.test_report import analysis, traces
 
 
 def test_the_band_is_two_standard_deviations_wide_to_each_side() -> None:

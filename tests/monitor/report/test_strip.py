@@ -12,7 +12,7 @@ import pytest
 from monitor.report.strip import write_strip
 from stream.snapshots.hindsight import make_snapshot
 from stream.snapshots.store import Snapshot
-from tests.monitor.test_report import red_pixels
+from tests.monitor.report.test_report import red_pixels
 from tests.stream.snapshots.test_hindsight import MANIFEST, chunks, due, make, signal
 
 PIXELS_PER_MM = 6
