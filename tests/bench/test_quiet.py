@@ -7,19 +7,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench.quiet import (
-    Answer,
+from bench.false_alarms import (
     Heard,
     Raised,
     count_parts,
     goal_lines,
     listen,
-    main,
     poisson_interval,
     quiet_lines,
     raised_in,
-    sensitivity,
 )
+from bench.quiet import Answer, main, sensitivity
 from ingest.recordings import open_recording
 from models.backends import open_session
 from models.bundle import load_bundle
@@ -150,6 +148,12 @@ def test_real_recordings_are_listened_to_and_what_cannot_be_is_named(data_dir: P
         62.7 / 3600, abs=1e-4
     )
     assert found["sensitivity"]["val"]["shape"]["recordings"] == 1
+    # Eight stretches of sinus rhythm last a minute, with a ventricular beat in six; nothing says that its
+    # normal beats chose a threshold of this index.
+    groups = found["sinus_rhythm"]["groups"]
+    assert list(groups) == ["other records", "all but bundle branch block", "record 119"]
+    assert groups["record 119"]["stretches"] == 8
+    assert groups["record 119"]["rules"]["asystole"]["hours"] == pytest.approx(12.36 / 60, abs=1e-4)
     assert found["machine"]["cpu"]
 
 

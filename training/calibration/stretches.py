@@ -233,7 +233,7 @@ def stretches_of(entry: Entry) -> list[Stretch]:
             gain=recording.gain,
         )
         return [Stretch(LoopedRecording(held), 0.0, STRETCH_S, entry.person, "looped")]
-    annotations = _annotations(entry)
+    annotations = annotations_of(entry)
     if annotations is None:
         return []
     recording = open_recording(entry.path)
@@ -252,7 +252,7 @@ def with_stretches(normals: Sequence[Entry], entries: Iterable[Entry]) -> list[E
         annotations are taken.
     """
     step = max(1, -(-len(normals) // MOST_NORMALS))
-    annotated = [entry for entry in entries if entry.split != "test" and _annotations(entry) is not None]
+    annotated = [entry for entry in entries if entry.split != "test" and annotations_of(entry) is not None]
     return [*normals[::step], *annotated]
 
 
@@ -306,6 +306,15 @@ def recording_of(entry: Entry) -> Recording:
     )
 
 
+def annotations_of(entry: Entry) -> Path | None:
+    """Return where the reference annotations of a recording without a label are; None if it has none."""
+    record = record_path(entry.path) if entry.label is None and entry.piece is None else None
+    if record is None:
+        return None
+    file = record.with_name(record.name + _REFERENCE)
+    return file if file.is_file() else None
+
+
 def normal_spans(annotations: Path, fs: float) -> list[tuple[float, float]]:
     """Return the parts of an annotated recording in which all beats and the rhythm are normal.
 
@@ -339,14 +348,6 @@ def normal_spans(annotations: Path, fs: float) -> list[tuple[float, float]]:
         labelled.append((normal, sample / fs))
     runs = ([at for _, at in run] for normal, run in groupby(labelled, key=lambda item: item[0]) if normal)
     return [(run[0], run[-1]) for run in runs]
-
-
-def _annotations(entry: Entry) -> Path | None:
-    record = record_path(entry.path) if entry.label is None and entry.piece is None else None
-    if record is None:
-        return None
-    file = record.with_name(record.name + _REFERENCE)
-    return file if file.is_file() else None
 
 
 def _parts(recording: Recording, spans: Sequence[tuple[float, float]], patient: str) -> list[Stretch]:
