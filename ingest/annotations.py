@@ -11,8 +11,8 @@ import numpy as np
 import wfdb
 
 from ingest.source import IngestError
-from stream.describe import duration, verdict
 from stream.offline import Analysis
+from stream.statement import duration
 from stream.stretches import over_threshold
 
 _OURS = "bedside "
@@ -127,8 +127,10 @@ def write_annotations(analysis: Analysis, extension: str, folder: str | Path = "
 
 
 def _notes(analysis: Analysis) -> list[tuple[float, str]]:
-    score = "" if analysis.record_score is None else f", score {analysis.record_score:.2f}"
-    head = f"{_OURS}{analysis.model}: {verdict(analysis)}{score}, threshold {analysis.threshold:.2f}"
+    score = "" if analysis.record_score is None else f"; score {analysis.record_score:.2f}"
+    head = (
+        f"{_OURS}{analysis.model}: {analysis.statement.headline}{score}, threshold {analysis.threshold:.2f}"
+    )
     notes = [(0.0, head)]
     notes += threshold_notes(analysis)
     for alarm in analysis.alarms:

@@ -9,33 +9,10 @@ import numpy as np
 from stream.offline import Analysis
 from stream.snapshots.hindsight import analysis_of
 from stream.snapshots.store import Snapshot
+from stream.statement import duration, why_not_scored
 
 # Mean signal quality of a lead from which nothing is said about it.
 _GOOD = 0.8
-
-
-def duration(seconds: float) -> str:
-    """Return a time or a length as people write it: ``9.5 s``, ``1:05``, ``2:00:00``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def verdict(analysis: Analysis) -> str:
-    """Return the verdict on the whole recording in a few words."""
-    if analysis.anomalous is None:
-        return "not scored"
-    return "unusual" if analysis.anomalous else "as normals are"
-
-
-def why_not_scored(analysis: Analysis) -> str:
-    """Return why windows could not be scored, with their numbers; of a recording without any, why."""
-    reasons = ", ".join(f"{reason} ({count})" for reason, count in analysis.not_scored.items())
-    if not reasons and analysis.record_score is None:
-        return "shorter than one window of the model"
-    return reasons
 
 
 def maps_not_shown(analysis: Analysis) -> str:
@@ -59,32 +36,17 @@ def lead_means(analysis: Analysis) -> list[tuple[str, float]]:
 
 def described(analysis: Analysis) -> str:
     """Return the analysis as lines for a terminal."""
-    lines = [
-        f"{analysis.record}: {duration(analysis.duration_s)}, {analysis.fs:g} Hz, {' '.join(analysis.leads)}"
-    ]
-    if analysis.record_score is None:
-        lines.append(f"  not scored: {why_not_scored(analysis)}")
-    else:
-        over = sum(window.anomalous for window in analysis.windows)
-        lines.append(
-            f"  {verdict(analysis)}: score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f}"
-            f" (95 % of normals are below; model {analysis.model})"
-        )
-        lines.append(
-            f"  {over} of {len(analysis.windows)} windows over the alarm threshold"
-            f" {analysis.window_threshold:.2f}"
-        )
-        if skipped := why_not_scored(analysis):
-            lines.append(f"  windows not scored: {skipped}")
+    statement = analysis.statement
+    lines = [f"{analysis.record}: {statement.headline}"]
+    lines += [f"  {sentence}" for sentence in statement.sentences]
+    lines.append(f"  {duration(analysis.duration_s)}, {analysis.fs:g} Hz, {' '.join(analysis.leads)}")
+    if analysis.windows:
         lines.append(
             "  by lead: " + "  ".join(f"{lead} {score:+.1f}" for lead, score in lead_means(analysis))
         )
-    if analysis.beats_s:
-        rate = analysis.heart_rate_bpm
-        lines.append(
-            f"  {len(analysis.beats_s)} beats, heart rate "
-            + ("not known" if rate is None else f"{rate:.0f} bpm (median)")
-        )
+    skipped = why_not_scored(analysis)
+    if skipped and not any(skipped in sentence for sentence in statement.sentences):
+        lines.append(f"  windows not scored: {skipped}")
     if poor := [f"{lead} {mean:.2f}" for lead, mean in analysis.quality.items() if mean < _GOOD]:
         lines.append(f"  signal quality (1 is good): {', '.join(poor)}")
     if hidden := maps_not_shown(analysis):
@@ -94,8 +56,6 @@ def described(analysis: Analysis) -> str:
         lines.append(
             f"  alarm, {alarm.priority} priority: {alarm.message}, from {duration(alarm.onset_s)} {end}"
         )
-    if not analysis.alarms:
-        lines.append("  no alarm")
     return "\n".join(lines)
 
 

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from models.session import Session
 from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk, Vitals
 from stream.engine import Engine, Pending
 from stream.explain import maps_of
+from stream.statement import Statement, in_words
 from stream.verdict import Verdict, judge
 
 OnWindow = Callable[[Pending, Verdict | None, Finding], None]
@@ -117,6 +118,8 @@ class Analysis(BaseModel):
     duration_s: float
     record_score: float | None
     """Mean of the window scores; None if no window could be scored."""
+    percentile: float | None = None
+    """Share of validation normals with a lower `record_score`, 0 to 100; None if the model does not know."""
     threshold: float
     """Screening threshold for `record_score`."""
     window_threshold: float
@@ -134,6 +137,12 @@ class Analysis(BaseModel):
     explanations: dict[str, MapResult] = {}
     """Of ``spread``, ``temporal_attention`` and ``lead_attention`` those that the model has; an attention is
     shown only if the model's manifest calls it informative."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def statement(self) -> Statement:
+        """All of this in words, the most urgent first."""
+        return in_words(self)
 
 
 def analyse(
@@ -193,6 +202,7 @@ def analyse(
         leads=header.leads,
         duration_s=(last.end - header.n0) / fs,
         record_score=record_score,
+        percentile=None if record_score is None else thresholds.record_percentile(record_score),
         threshold=thresholds.record,
         window_threshold=thresholds.window,
         anomalous=None if record_score is None else record_score > thresholds.record,

@@ -69,8 +69,8 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 def test_analyze_speaks_to_people_and_to_programs() -> None:
     spoken = started("analyze", DICOM)
     assert spoken.returncode == 0
-    assert "waveform_ecg: 10.0 s, 1000 Hz, I II III aVR aVL aVF V1 V2 V3 V4 V5 V6" in spoken.stdout
-    assert "no alarm" in spoken.stdout
+    assert "\n  10.0 s, 1000 Hz, I II III aVR aVL aVF V1 V2 V3 V4 V5 V6\n" in spoken.stdout
+    assert "\n  No alarm.\n" in spoken.stdout
     result = run("analyze", DICOM, "--json", "-")
     analysis = json.loads(result.stdout)
     assert set(analysis) >= {
@@ -125,7 +125,7 @@ def test_a_recording_shorter_than_a_window_says_so(tmp_path: Path) -> None:
     np.save(tmp_path / "short.npy", sine(5.0))
     result = run("analyze", str(tmp_path / "short.npy"), "--fs", "500")
     assert result.returncode == 0
-    assert "not scored: shorter than one window" in result.stdout
+    assert "not scored, shorter than one window" in result.stdout
 
 
 def test_leads_that_the_model_does_not_know_are_named_and_not_scored(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ from monitor.colours import (
 from monitor.report.maps import band, shade, shades
 from monitor.report.picture import most_urgent_last, with_breaks
 from monitor.report.rows import BAR_MM, Paper
-from stream.describe import duration
 from stream.offline import Analysis
 from stream.overlay import Traces
+from stream.statement import duration
 from stream.stretches import Stretch, not_scored, over_threshold
 
 _FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

@@ -17,11 +17,12 @@ from markupsafe import Markup
 from monitor.colours import ATTENTION, NO_PRIORITY, PRIORITY
 from monitor.report.figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
 from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
-from monitor.report.picture import DISCLAIMER, EXCERPT_S, score_line
+from monitor.report.picture import DISCLAIMER, EXCERPT_S, is_alarming
 from monitor.report.rows import lay_out
-from stream.describe import duration, lead_means, verdict
+from stream.describe import lead_means
 from stream.offline import Analysis
 from stream.overlay import Traces
+from stream.statement import duration
 from stream.stretches import Stretch, most_anomalous
 
 _HERE = Path(__file__).parent
@@ -63,8 +64,8 @@ def write_html(path: str | Path, analysis: Analysis, traces: Traces) -> None:
     environment.filters["duration"] = duration
     page = environment.get_template("report.html").render(
         a=analysis,
-        verdict=verdict(analysis),
-        score_line=score_line(analysis),
+        statement=analysis.statement,
+        alarming=is_alarming(analysis),
         disclaimer=DISCLAIMER,
         heading=_heading(analysis, best, mean),
         size=paper.size,

@@ -31,9 +31,9 @@ from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
 from monitor.report.paper import PULSE_MM, SHADES, draw_paper
 from monitor.report.rows import Paper, lay_out
 from stream.contract import Priority
-from stream.describe import duration, verdict, why_not_scored
 from stream.offline import AlarmResult, Analysis
 from stream.overlay import Traces
+from stream.statement import duration
 from stream.stretches import Stretch, most_anomalous, not_scored
 
 DISCLAIMER = "Research software. Not a medical device."
@@ -48,7 +48,12 @@ EXCERPT_S = 10.0
 _SPEEDS = (25.0, 12.5)
 _WIDE_MM = 375.0
 # Millimetres around and between the parts.
-_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 14.0, 13.0, 23.0, 9.0, 13.0
+_LEFT, _RIGHT, _BOTTOM, _GAP = 14.0, 13.0, 9.0, 13.0
+# The headline, what stands in a line of its own below it, and how far the paper is from the last of these.
+_HEADLINE, _SENTENCE_MM, _BELOW_TITLE = 8.0, 4.7, 4.5
+# The disclaimer beside the headline; a character of the headline, which is set smaller if there is no room
+# for it, and of a sentence.
+_DISCLAIMER_MM, _BOLD_MM, _SENTENCE_CHARACTER_MM = 76.0, 3.6, 1.7
 # A line of the legend and a character of it; the scale of attention within its line, with its numbers.
 LINE_MM, _CHARACTER_MM = 4.2, 1.4
 _SCALE_MM, _SCALE_ROOM_MM = 30.0, 46.0
@@ -96,9 +101,10 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
     below = _CAPTION_MM if long else _TIMES_MM
     lines = legend(traces, analysis, speed, paper, width)
     bottom = _BOTTOM + LINE_MM * (len(lines) - 1)
-    page = Page(width, _TITLE + paper.height + _GAP + score_mm + below + bottom)
-    _write_title(page, analysis)
-    top = _TITLE
+    said = _title(analysis, width)
+    top = _HEADLINE + _SENTENCE_MM * len(said) + _BELOW_TITLE
+    page = Page(width, top + paper.height + _GAP + score_mm + below + bottom)
+    _write_title(page, analysis, said)
     if long:
         top += _CAPTION_MM
         draw_score(page.axes(top, score_mm), analysis, Stretch(0.0, analysis.duration_s), part)
@@ -219,33 +225,31 @@ class Page:
         )
 
 
-def _write_title(page: Page, analysis: Analysis) -> None:
-    colour = OVER if analysis.anomalous else INK
-    page.text(0, 8.0, f"{short(analysis.record)}: {verdict(analysis)}", size=15, weight="bold", color=colour)
-    page.text(0, 13.5, score_line(analysis), size=9.5)
-    page.text(
-        0,
-        18.5,
-        f"model {short(analysis.model)} · {duration(analysis.duration_s)}, {analysis.fs:g} Hz, "
-        f"{len(analysis.leads)} leads",
-        size=9.5,
-        color=SLATE,
-    )
-    page.text(0, 8.0, DISCLAIMER, size=9.5, weight="bold", color=SLATE, right=True)
+def _title(analysis: Analysis, width: float) -> list[str]:
+    # What stands below the headline, line by line.
+    room = int(width / _SENTENCE_CHARACTER_MM)
+    said = [line for sentence in analysis.statement.sentences for line in textwrap.wrap(sentence, room)]
+    return [
+        *said,
+        f"{duration(analysis.duration_s)}, {analysis.fs:g} Hz, {len(analysis.leads)} leads",
+    ]
 
 
-def score_line(analysis: Analysis) -> str:
-    """Return score, thresholds and number of alarms as one line."""
-    if analysis.record_score is None:
-        return f"no window was scored: {why_not_scored(analysis)}"
-    over = sum(window.anomalous for window in analysis.windows)
-    alarms = len(analysis.alarms)
-    return (
-        f"score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f} (95 % of normals are below)"
-        f" · {over} of {len(analysis.windows)} windows over the alarm threshold"
-        f" {analysis.window_threshold:.2f} · "
-        f"{'no alarm' if not alarms else '1 alarm' if alarms == 1 else f'{alarms} alarms'}"
-    )
+def _write_title(page: Page, analysis: Analysis, said: Sequence[str]) -> None:
+    headline = f"{short(analysis.record)}: {analysis.statement.headline}"
+    room = page.width - _DISCLAIMER_MM
+    size = 15.0 * min(1.0, room / (_BOLD_MM * len(headline)))
+    colour = OVER if is_alarming(analysis) else INK
+    page.text(0, _HEADLINE, headline, size=size, weight="bold", color=colour)
+    for number, line in enumerate(said, 1):
+        last = number == len(said)
+        page.text(0, _HEADLINE + _SENTENCE_MM * number + 0.8, line, size=9.5, color=SLATE if last else INK)
+    page.text(0, _HEADLINE, DISCLAIMER, size=9.5, weight="bold", color=SLATE, right=True)
+
+
+def is_alarming(analysis: Analysis) -> bool:
+    """Say whether the headline is to stand out."""
+    return bool(analysis.anomalous) or analysis.statement.priority in (Priority.HIGH, Priority.MEDIUM)
 
 
 def _excerpt_heading(part: Stretch, mean: float | None) -> str:

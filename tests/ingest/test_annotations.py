@@ -32,8 +32,8 @@ def analysis(record: str = "100", fs: float = 360.0) -> Analysis:
         not_scored={},
         alarms=[
             AlarmResult(
-                alarm="abc", kind="physiological", code="X", priority="medium", message="unusual\nECG",
-                onset_s=4.0, raised_s=12.0, end_s=30.0, score=5.0,
+                alarm="abc", kind="physiological", code="ECG_ANOMALY", priority="medium",
+                message="unusual\nECG", onset_s=4.0, raised_s=12.0, end_s=30.0, score=5.0,
             ),
             AlarmResult(
                 alarm="def", kind="technical", code="Y", priority="low", message="ü" * 300,
@@ -57,7 +57,7 @@ def test_they_are_read_back_at_the_sources_rate(tmp_path: Path, fs: float) -> No
     ]  # fmt: skip
     wanted = np.array([0, 4, 4, 16, 30, 50, 60, 68])
     np.testing.assert_allclose(read.sample, np.maximum(1, np.round(wanted * fs)), atol=1)
-    assert read.aux_note[0] == "bedside cae: unusual, score 2.80, threshold 1.50"
+    assert read.aux_note[0] == "bedside cae: Unusual ECG at 4.0 s; score 2.80, threshold 1.50"
     assert read.aux_note[1] == "(over alarm threshold 2.00 for 12.0 s, highest score 5.00"
     assert read.aux_note[2] == "(alarm abc, medium priority: unusual ECG"
 
