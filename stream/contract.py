@@ -417,8 +417,10 @@ class Command(_Message):
     who: str = ""
     """A person; must not be empty for ``acknowledge``, ``pause`` and ``resume``."""
     at: int
+    """When it was asked for, ns since the epoch, by the clock of who asks."""
     expires: int
-    """A command that arrives after this time (ns since the epoch) is refused."""
+    """By the same clock. A command that is as long as from `at` to here on the stream, by the server's clock,
+    is refused: whose clock is off does not matter."""
 
 
 class Audit(_Message):

@@ -33,6 +33,9 @@ BEAT_S = 1.0
 # As long as snapshots are kept.
 _LAST_WORDS_S = 86_400
 STATUS_VERSION = 1
+STEP_MS = 1_000
+"""A sign of life from so far ahead was left before the server's clock was set back: whoever lives has left
+another one by now, or will within a second."""
 
 _NOW = """
 local time = redis.call('TIME')
@@ -197,9 +200,7 @@ async def forget(client: redis.Redis, prefix: str, name: str) -> None:
 
 
 async def silence_ms(client: redis.Redis, prefix: str) -> int | None:
-    """Return for how long no worker has been heard of; None if none ever was."""
-    pipeline = client.pipeline(transaction=True)
-    pipeline.time()
-    pipeline.zrange(workers_key(prefix), 0, 0, desc=True, withscores=True)
-    (seconds, microseconds), newest = await pipeline.execute()
-    return seconds * 1000 + microseconds // 1000 - int(newest[0][1]) if newest else None
+    """Return for how long no worker has been heard of; None if none ever was, as far as one can tell."""
+    signs = await read_signs(client, prefix)
+    ages = [signs.now_ms - ms for ms in signs.last_ms.values()]
+    return min((age for age in ages if age >= -STEP_MS), default=None)

@@ -30,7 +30,7 @@ from stream.contract import (
     SampleChunk,
     alarm_id,
 )
-from stream.heartbeat import Signs, forget, read_signs, workers_key
+from stream.heartbeat import STEP_MS, Signs, forget, read_signs, workers_key
 from stream.topics import ALARMS, SAMPLES, TOPICS
 from stream.transport.layout import (
     Message,
@@ -82,9 +82,11 @@ class Watch:
         self._silent_key = f"{workers_key(prefix)}:silent"
         self._client = open_client(url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S)
         self._publish = self._client.register_script(PUBLISH)
-        # By the server's clock: since when it has answered without a break. Workers that could not reach it
-        # before get the time to beat again.
+        # By the server's clock: since when it has answered, and gone, without a break. Workers that could not
+        # reach it before, or were heard of at a time that is no longer, get the time to beat again.
         self._since_ms: int | None = None
+        # By how much the server's clock is ahead of ours.
+        self._ahead_ms = 0
 
     async def run(self) -> None:
         """Watch for ever; a server that goes away is waited for."""
@@ -109,12 +111,16 @@ class Watch:
         redis.exceptions.RedisError
         """
         signs = await read_signs(self._client, self._prefix)
-        if self._since_ms is None or self._since_ms > signs.now_ms:
+        ahead_ms = signs.now_ms - self._clock.now_ns() // 1_000_000
+        if self._since_ms is None or abs(ahead_ms - self._ahead_ms) > STEP_MS:
             self._since_ms = signs.now_ms
+        self._ahead_ms = ahead_ms
         open_alarms = await self._open()
         silent = {event.session: event for event in open_alarms if event.session != _ALL}
         whole = [event for event in open_alarms if event.session == _ALL]
-        alive = {worker for worker, ms in signs.last_ms.items() if signs.now_ms - ms <= _SILENT_MS}
+        alive = {
+            worker for worker, ms in signs.last_ms.items() if -STEP_MS <= signs.now_ms - ms <= _SILENT_MS
+        }
         # Whoever has just come, or come back, gives them the time to beat.
         sure = signs.now_ms - self._since_ms > _SILENT_MS
         if alive:

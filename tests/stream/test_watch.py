@@ -20,7 +20,7 @@ from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority, SampleChunk
 from stream.embedded import EmbeddedServer
-from stream.heartbeat import HEARTBEAT, beat, leave, read_signs
+from stream.heartbeat import HEARTBEAT, beat, leave, read_signs, workers_key
 from stream.topics import ALARMS
 from stream.watch import WORKER_SILENT, Watch
 
@@ -200,6 +200,66 @@ def test_a_server_that_was_away_gives_the_workers_time_to_beat_again(short_tmp: 
             server.stop()
 
     asyncio.run(main())
+
+
+HOUR_MS = 3_600_000
+
+
+async def heard_of(bus: Bus, worker: str, ms_ago: int) -> None:
+    signs = await read_signs(bus.client, bus.prefix)
+    await bus.client.zadd(workers_key(bus.prefix), {worker: signs.now_ms - ms_ago})
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_worker_that_died_before_the_server_s_clock_was_set_back_is_not_alive(
+    redis_server_module: Server, prefix: str
+) -> None:
+    async def body(bus: Bus, watches: list[Watch]) -> None:
+        await beat(bus.client, bus.prefix, "w1", {})
+        (raised,) = await look_until(watches, bus, 1)
+        # Both signs are from an hour that has not come yet, and neither is one of life.
+        await heard_of(bus, "w1", -HOUR_MS)
+        await look_on(watches)
+        assert await events(bus) == [raised]
+        (_, ended, dead) = await look_until(watches, bus, 3, "w2")
+        assert (ended.alarm, ended.presence) == (raised.alarm, Presence.OFF)
+        assert (dead.session, dead.priority) == ("w1", Priority.MEDIUM)
+
+    watched(redis_server_module, prefix, body)
+
+
+class Stepped(SystemClock):
+    """A clock that can be told that another one has been set."""
+
+    behind_ms = 0
+
+    def now_ns(self) -> int:
+        return super().now_ns() - self.behind_ms * 1_000_000
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_s_clock_that_is_set_forward_silences_nobody(
+    redis_server_module: Server, prefix: str
+) -> None:
+    async def body(bus: Bus, _: list[Watch]) -> None:
+        clock = Stepped()
+        watches = [Watch(redis_server_module.url, prefix=prefix, clock=clock)]
+        for _ in range(30):
+            await beat(bus.client, bus.prefix, "w1", {})
+            await look(watches)
+            await asyncio.sleep(SILENT_S / 20)
+        # The server is an hour ahead of where it was, and the newest sign of life an hour old.
+        clock.behind_ms = HOUR_MS
+        await heard_of(bus, "w1", HOUR_MS)
+        for _ in range(5):
+            await look(watches)
+        await look_until(watches, bus, 0, "w1")
+        assert await events(bus) == []
+        # Who falls silent after it is told of as ever.
+        (raised,) = await look_until(watches, bus, 1)
+        assert (raised.priority, raised.presence) == (Priority.HIGH, Presence.ON)
+
+    watched(redis_server_module, prefix, body)
 
 
 # ---- with real workers -----------------------------------------------------------------------------------

@@ -383,6 +383,31 @@ def test_an_operator_acknowledges_pauses_and_sets_and_the_log_says_so(short_tmp:
     in_ward(short_tmp, test)
 
 
+def test_a_request_is_over_by_the_server_s_clock_and_by_no_other(short_tmp: Path) -> None:
+    def request(name: str, at: int, seconds: float) -> Command:
+        expires = at + round(seconds * 1e9)
+        return Command(id=name, bed="b", kind=CommandKind.RESUME, who="nurse", at=at, expires=expires)
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        ward.children.pop("worker").kill()
+        now, hour = SystemClock().now_ns(), 3600 * 10**9
+        # Nobody is there until the next one has started. Those who ask have clocks that are an hour off.
+        asked = [request("late", now + hour, 0.01), request("in time", now - hour, 60.0)]
+        for command in asked:
+            await bus.publish(topics.COMMANDS, b"b", command.encode())
+        ward.start_worker("second")
+        answers: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE_S):
+            async for entry in bus.tail(topics.AUDIT, after="0"):
+                answer = Audit.decode(entry.value)
+                answers[answer.entry] = answer.message
+                if len(answers) == 2:
+                    break
+        assert answers == {"late": "expired", "in time": "bed b has not been heard"}
+
+    in_ward(short_tmp, test)
+
+
 # A worker like any other, but that its model fails on the first few batches.
 _FAILING_MODEL = """
 import sys

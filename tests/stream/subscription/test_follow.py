@@ -22,7 +22,7 @@ from stream.bus import Bus, BusUnavailableError
 from stream.clock import ManualClock
 from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
-from stream.heartbeat import beat
+from stream.heartbeat import beat, read_signs, workers_key
 from stream.subscription import follow
 from stream.subscription.follow import (
     EVENTS_MISSED,
@@ -406,6 +406,21 @@ def test_ten_seconds_without_a_worker_are_told_and_its_return_too(
             assert off.event != on.event
         # It is told here and nowhere else.
         assert await reader.kept() == []
+
+    on_bus(redis_server_module, prefix, body)
+
+
+def test_a_sign_of_life_from_an_hour_that_has_not_come_is_none(
+    redis_server_module: Server, prefix: str, reader: Reader
+) -> None:
+    # A worker that died before the server's clock was set back.
+    async def body(bus: Bus) -> None:
+        async with await Subscription.open(**reader.where, clock=RunningClock(10**18)) as subscription:
+            signs = await read_signs(bus.client, bus.prefix)
+            await bus.client.zadd(workers_key(bus.prefix), {"dead": signs.now_ms + 3_600_000})
+            assert (await until_notice(subscription)).presence is Presence.ON
+            await beat(bus.client, bus.prefix, "worker-1", {})
+            assert (await until_notice(subscription)).presence is Presence.OFF
 
     on_bus(redis_server_module, prefix, body)
 
