@@ -220,6 +220,7 @@ _COMMANDS = {
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.subscription.commands:alerts",
+    "bed": "stream.bed_commands:bed",
     "watch": "stream.commands:watch",
     "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",

@@ -226,6 +226,17 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     return bundle
 
 
+def shipped_manifests() -> list[Manifest]:
+    """Return the manifests of the bundles that come with the package; their files are not looked at.
+
+    Raises
+    ------
+    BundleError
+        If one cannot be read.
+    """
+    return [_read_manifest(_ZOO / name) for name in list_bundles()]
+
+
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     """Write a model bundle and load it again.
 

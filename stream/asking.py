@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from stream.bus import Bus
@@ -136,6 +137,137 @@ async def resume(
     NoAnswerError
     """
     return await _ask(bus, bed, CommandKind.RESUME, None, who, clock, timeout_s)
+
+
+async def set_model(
+    bus: Bus,
+    bed: str,
+    model: str | None,
+    *,
+    who: str,
+    clock: Clock | None = None,
+    timeout_s: float = ANSWER_S,
+) -> Audit:
+    """Have another model judge a bed: the name of a shipped one, None for the worker's own.
+
+    What was set for the model before, its threshold or baseline, is dropped, and its alarm ends; the answer's
+    ``message`` says so. For the rest see `acknowledge`.
+
+    Raises
+    ------
+    BadRequestError
+        If `model` is empty, a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    if model is not None and not is_name(model):
+        raise BadRequestError("model: give its name, as `bedside models list` shows it")
+    return await _ask(bus, bed, CommandKind.SET_MODEL, model, who, clock, timeout_s)
+
+
+async def set_threshold(
+    bus: Bus,
+    bed: str,
+    threshold: float | None,
+    *,
+    who: str,
+    clock: Clock | None = None,
+    timeout_s: float = ANSWER_S,
+) -> Audit:
+    """Set the alarm threshold of a bed's window scores, None for the model's; for the rest see `acknowledge`.
+
+    Raises
+    ------
+    BadRequestError
+        If `threshold` is no finite number, a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    if threshold is not None and not math.isfinite(threshold):
+        raise BadRequestError("threshold: give a number, or nothing for the model's")
+    return await _ask(bus, bed, CommandKind.SET_THRESHOLD, threshold, who, clock, timeout_s)
+
+
+async def set_limits(
+    bus: Bus,
+    bed: str,
+    limits: Mapping[str, float | None] | None,
+    *,
+    who: str,
+    clock: Clock | None = None,
+    timeout_s: float = ANSWER_S,
+) -> Audit:
+    """Set limits of a bed's alarms of rate and rhythm; for the rest see `acknowledge`.
+
+    Parameters
+    ----------
+    bus : Bus
+    bed : str
+    limits : mapping of str to (float or None) or None
+        Those to change, named as in `stream.vitals.rhythm.Limits`; None for a limit, or for all, is the
+        default again.
+    who : str
+    clock : Clock, optional
+    timeout_s : float
+
+    Raises
+    ------
+    BadRequestError
+        If it names no limit, a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    if limits is not None and not limits:
+        raise BadRequestError("limits: name at least one, or give nothing for all as by default")
+    value = None if limits is None else dict(limits)
+    return await _ask(bus, bed, CommandKind.SET_LIMITS, value, who, clock, timeout_s)
+
+
+async def confirm_baseline(
+    bus: Bus, bed: str, *, who: str, clock: Clock | None = None, timeout_s: float = ANSWER_S
+) -> Audit:
+    """Say that a bed's ECG of the last minutes is this patient's usual one; for the rest see `acknowledge`.
+
+    Raises
+    ------
+    BadRequestError
+        If a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    return await _ask(bus, bed, CommandKind.CONFIRM_BASELINE, None, who, clock, timeout_s)
+
+
+async def admit(
+    bus: Bus,
+    bed: str,
+    *,
+    same: bool = False,
+    who: str,
+    clock: Clock | None = None,
+    timeout_s: float = ANSWER_S,
+) -> Audit:
+    """Say that a new patient is in a bed, or (`same`) the one of before with another device.
+
+    For the rest see `acknowledge`.
+
+    Raises
+    ------
+    BadRequestError
+        If a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    return await _ask(bus, bed, CommandKind.ADMIT, "same" if same else None, who, clock, timeout_s)
+
+
+async def discharge(
+    bus: Bus, bed: str, *, who: str, clock: Clock | None = None, timeout_s: float = ANSWER_S
+) -> Audit:
+    """Say that the patient has left a bed, and everything set for them with them; see `acknowledge`.
+
+    Raises
+    ------
+    BadRequestError
+        If a name is none, or `who` is empty.
+    NoAnswerError
+    """
+    return await _ask(bus, bed, CommandKind.DISCHARGE, None, who, clock, timeout_s)
 
 
 async def newest_event(bus: Bus, alarm: str) -> AlarmEvent | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import logging
 import os
@@ -10,11 +11,15 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from stream.settings import Settings
+
+if TYPE_CHECKING:
+    from stream.bus import Bus
+    from stream.contract import Audit
 
 PROGRESS_LINES = "BEDSIDE_PROGRESS_LINES"
 """In the environment: progress goes to standard error as lines such as ``{"progress": 0.25}``."""
@@ -42,6 +47,11 @@ fs_option = click.option(
 )
 
 json_lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+
+
+who_option = click.option(
+    "--who", metavar="NAME", help="Who asks, for the audit log. [default: your login name]"
+)
 
 
 def since_option(usual: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -139,6 +149,55 @@ async def until(stop: asyncio.Event, work: Awaitable[Any]) -> None:
     results = await asyncio.gather(task, stopped, return_exceptions=True)
     if isinstance(results[0], Exception):
         raise results[0]
+
+
+def request(
+    redis: str | None,
+    who: str | None,
+    ask: Callable[[Bus, str], Awaitable[Audit]],
+    *,
+    as_json: bool = False,
+) -> None:
+    """Ask the worker of a bed for something, and print its answer.
+
+    Parameters
+    ----------
+    redis : str, optional
+        The server; see `server_url`.
+    who : str, optional
+        Who asks; default the login name.
+    ask : callable
+        Takes the connection and who asks; one of the functions of `stream.asking`.
+    as_json : bool
+        Print the audit entry, also if it is a refusal.
+
+    Raises
+    ------
+    RefusalError
+        If the worker does not do it.
+    click.UsageError
+        If the request makes no sense.
+    """
+    from stream.asking import BadRequestError
+    from stream.bus import Bus
+
+    name = who if who is not None else getpass.getuser()
+    url = server_url(redis)
+
+    async def run() -> Audit:
+        async with await Bus.connect(url, prefix=Settings().prefix) as bus:
+            return await ask(bus, name)
+
+    try:
+        answer = asyncio.run(run())
+    except BadRequestError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        click.echo(answer.model_dump_json())
+    if not answer.done:
+        raise RefusalError(f"{answer.kind} refused: {answer.message}")
+    if not as_json:
+        click.echo(f"{answer.bed}: {answer.message or 'done'}")
 
 
 @contextmanager

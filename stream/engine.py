@@ -32,11 +32,14 @@ from stream.alarms.conditions import (
     UNSCORED_S,
     Condition,
 )
+from stream.alarms.criteria import Criteria
 from stream.alarms.evidence import judge_silence, judge_window
 from stream.alarms.machine import Seen, end_all, observe, pass_time
+from stream.alarms.model_change import change_model
 from stream.alarms.operator import Answer, Case, RefusedError, another_patient, obey
 from stream.alarms.state import BedState, Moment
 from stream.alarms.vitals import BY_WINDOW, judge_block
+from stream.bed_settings import BedSettings, settings_of
 from stream.contract import (
     AlarmEvent,
     Command,
@@ -100,6 +103,8 @@ class Accepted:
     """Samples that should have come before this chunk and did not."""
     dropped: str | None = None
     """Why the chunk was left out, if it was: ``"repeat"`` or ``"stale"``."""
+    opened: bool = False
+    """Whether it is the first one of its session that was heard here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +171,14 @@ class Engine:
     Parameters
     ----------
     manifest : Manifest
-        The model's: leads, filter, window, thresholds and alarm rule are used.
+        The worker's own model's: leads, filter, window, thresholds and alarm rule are used. Other models that
+        judge beds share all but thresholds and alarm rule.
     precision : str
         Which of the manifest's thresholds count.
     fallback : str, optional
         Why the model runs in another way than wanted; every bed tells it as a technical alarm.
+    models : mapping of str to Criteria, optional
+        By name, of all models that are loaded, the worker's own among them; looked at anew each time.
 
     Raises
     ------
@@ -178,14 +186,22 @@ class Engine:
         If the model's window is so long that a bed would be reported as not scored while it fills.
     """
 
-    def __init__(self, manifest: Manifest, precision: str, *, fallback: str | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        precision: str,
+        *,
+        fallback: str | None = None,
+        models: Mapping[str, Criteria] | None = None,
+    ) -> None:
         if manifest.window.seconds >= UNSCORED_S:
             raise ValueError(
                 f"model {manifest.name}: a window of {manifest.window.seconds:g} s;"
                 f" it must be below {UNSCORED_S:g} s"
             )
         self.manifest = manifest
-        self._thresholds = manifest.thresholds[precision]
+        self._own = Criteria.of(manifest, precision)
+        self._models = {self._own.model: self._own} if models is None else models
         self._fallback = fallback
         self._beds: dict[str, _Bed] = {}
         self._restored: dict[str, BedState] = {}
@@ -207,6 +223,16 @@ class Engine:
     def state(self, bed: str) -> BedState:
         """Return what has to be kept of a bed for another worker to go on with it."""
         return self._beds[bed].state
+
+    def model_of(self, bed: str) -> str:
+        """Return the name of the model that judges a bed; empty for one whose feed has not been heard."""
+        return self._beds[bed].state.model if bed in self._beds else ""
+
+    def settings(self, bed: str, now_ns: int) -> BedSettings:
+        """Return what is in force for a bed."""
+        state = self._beds[bed].state
+        limits = _limits(state).model_dump()
+        return settings_of(bed, state, self._criteria(state), self._own.model, limits, now_ns)
 
     def moment(self, bed: str) -> Moment:
         """Return up to where a bed has been heard."""
@@ -403,7 +429,8 @@ class Engine:
         pending : Pending
             As `accept` returned it; the windows of a bed in their order.
         verdict : Verdict or None
-            None for a window that cannot be scored (it has a `reason`), or for which the model failed.
+            Of the model that the bed's state names; None for a window that cannot be scored (it has a
+            `reason`), or for which the model failed.
         failure : str, optional
             How the model failed.
 
@@ -418,7 +445,7 @@ class Engine:
             return None
         bed.pending -= 1
         state, window, moment = bed.state, pending.window, pending.moment
-        reason = window.reason
+        criteria, reason = self._criteria(state), window.reason
         if window.index < state.next_window:
             # Reaches back to the patient before: discharged while it was under way.
             verdict, reason = None, "another patient"
@@ -438,7 +465,7 @@ class Engine:
             bed.scored += 1
             events += judge_window(
                 state,
-                self.manifest.alarm,
+                criteria.alarm,
                 moment,
                 window=window.index,
                 hops=pending.hops,
@@ -452,7 +479,7 @@ class Engine:
         finding = Finding(
             bed=moment.bed,
             session=pending.session,
-            model=self.manifest.name,
+            model=state.model,
             window=window.index,
             start=window.start,
             end=window.end,
@@ -460,7 +487,7 @@ class Engine:
             t_end=moment.t,
             score=verdict.score if verdict else None,
             threshold=threshold,
-            percentile=self._thresholds.percentile(verdict.score) if verdict else None,
+            percentile=criteria.thresholds.percentile(verdict.score) if verdict else None,
             lead_scores=verdict.lead_scores if verdict else {},
             anomalous=over,
             reason=reason,
@@ -528,11 +555,15 @@ class Engine:
             bed.moment,
             scores,
             len(scores) * spec.hop / spec.fs,
-            self._thresholds,
+            self._criteria(bed.state),
+            self._own.model,
+            self._models,
             _check_limits,
         )
-        repeated = command.id in bed.state.obeyed
+        repeated, model = command.id in bed.state.obeyed, bed.state.model
         answer = obey(case, command)
+        if bed.state.model != model:
+            bed.scored = 0
         bed.vitals.set_limits(_limits(bed.state))
         if another_patient(command) and not repeated:
             # Nothing of one patient is held against the next.
@@ -542,9 +573,13 @@ class Engine:
             bed.state.next_window = bed.windows.first_from(bed.moment.sample)
         return answer
 
+    def _criteria(self, state: BedState) -> Criteria:
+        # Of a model that could not be loaded there is no score to judge.
+        return self._models.get(state.model, self._own)
+
     def _threshold(self, state: BedState) -> float:
         own = state.stay.threshold if state.confirmed else None
-        return self._thresholds.window if own is None else own
+        return self._criteria(state).thresholds.window if own is None else own
 
     def _open(self, chunk: SampleChunk, known: BedState | None, dequeued_ns: int, accepted: Accepted) -> _Bed:
         # Start on a session: anew, or where the state of another worker says.
@@ -562,6 +597,7 @@ class Engine:
         moment = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
         if known is not None and continued:
             state = known
+            accepted.events += self._choose(state, moment)
         else:
             former = []
             if known is not None:
@@ -570,9 +606,13 @@ class Engine:
             state = BedState(session=header.session, scored_to=header.n0, former=former)
             if known is not None:
                 state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
-                state.snapshots = known.snapshots
+                state.snapshots, state.model = known.snapshots, known.model
+            # No alarm is open that it could end.
+            self._choose(state, moment)
+            if known is not None:
                 asks = "another device: confirm that the patient is the same" if not state.confirmed else None
                 accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
+        accepted.opened = True
         vitals = BedVitals(len(header.leads), _limits(state), windows.source_index)
         windows.listener = vitals
         bed = _Bed(
@@ -594,6 +634,12 @@ class Engine:
         self._beds[header.bed] = bed
         self._restored.pop(header.bed, None)
         return bed
+
+    def _choose(self, state: BedState, moment: Moment) -> list[AlarmEvent]:
+        # Who judges the bed here: what was chosen for it, else the worker's own, which may be another one
+        # than that of the worker before.
+        model = state.stay.model or self._own.model
+        return change_model(state, moment, model, f"{model} judges from now on, the model of another worker")
 
     def _end_of_feed(self, bed: _Bed) -> list[AlarmEvent]:
         # A feed that ended on purpose leaves no alarm behind, once its last windows have been judged.

@@ -15,6 +15,7 @@ from stream.latency import STAGES, RecentLatencies
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 MODEL = Info("bedside_model", "Model and backend that score the windows")
+MODELS = Gauge("bedside_models", "Models loaded: the worker's own, and those chosen for beds")
 BEDS = Gauge("bedside_beds", "Beds whose feed this worker has heard")
 CHUNKS = Counter("bedside_chunks", "Sample chunks taken from the stream")
 LEFT_OUT = Counter("bedside_chunks_left_out", "Chunks not used", ["why"])

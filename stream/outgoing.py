@@ -59,6 +59,10 @@ class Outgoing:
         headers = {"why": why.encode(), "source": source.encode()}
         return await self._send(DEAD_LETTERS, message.key, event.value, headers)
 
+    async def flush(self) -> None:
+        """Return when the server has everything that was sent before, rows of tables too."""
+        await (await self._producer()).flush()
+
     async def _send(
         self, topic: str, key: Any, value: bytes | None, headers: Mapping[str, bytes] | None = None
     ) -> Awaitable[Any]:

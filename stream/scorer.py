@@ -1,89 +1,35 @@
-"""What a worker does with chunks: through the engine and the model, to what it publishes.
+"""What a worker does with chunks: through the engine and the models, to what it publishes.
 
-Chunks are taken together as they come, windows are judged together while others are on their way out:
-three stages, each in the order of arrival for every bed. What has to outlive the worker is written down
-at intervals; only then are the chunks behind it done.
+Chunks are taken together as they come, windows are judged together (`stream.judging`) while others are on
+their way out: three stages, each in the order of arrival for every bed. What has to outlive the worker is
+written down at intervals; only then are the chunks behind it done.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-
-from faust.types import EventT
 
 from models.session import Session
 from stream import metrics
 from stream.alarms.operator import Answer
 from stream.alarms.state import BedState
 from stream.audit.recorder import Recorder
-from stream.batching import MicroBatch
+from stream.bed_settings import SettingsBook
 from stream.clock import Clock
-from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleChunk
+from stream.contract import AlarmEvent, Command, MalformedMessageError
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.explain import explain
+from stream.judging import Delivery, Item, Judged, Judging
+from stream.model_pool import ModelPool
 from stream.outgoing import Outgoing
 from stream.shedding import Shedding
 from stream.snapshots.keeper import note
-from stream.verdict import Verdict, judge
-from stream.windows import Window
 
-log = logging.getLogger(__name__)
-
-# The longest that a window waits for others to share a run of the model.
-_BATCH_WAIT_NS = 10_000_000
-# So many batches may wait before the worker stops taking chunks and lets the stream hold them.
-_BATCHES_WAITING = 4
 # Ticks come each second.
 _STALLED_NS = 2_500_000_000
-# Batches that lie ready for the model, so that it never waits for a busy event loop to hand it the next.
-_BATCHES_READY = 1
-
-
-@dataclass(slots=True)
-class Delivery:
-    """A chunk on its way through the worker.
-
-    Attributes
-    ----------
-    chunk : SampleChunk
-    event : faust.Event, optional
-        To acknowledge when everything that it brought about is done; none for a chunk that was read back.
-    windows : int
-        How many of its windows are still under way.
-    given_away : bool
-        Its partition is another worker's now.
-    """
-
-    chunk: SampleChunk
-    event: EventT[bytes] | None = None
-    windows: int = 0
-    given_away: bool = False
-
-    def ack(self) -> None:
-        if self.event is not None:
-            self.event.ack()
-
-
-@dataclass(slots=True)
-class _Item:
-    # What waits for the model: a window, or (without one) a delivery to acknowledge after those before it.
-    pending: Pending | None
-    delivery: Delivery
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    verdicts: list[Verdict | None]
-    failure: str | None
-    """How the model failed, if it did."""
-    begun_ns: int
-    inferred_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +48,15 @@ class Rows:
 
 
 class Scorer:
-    """Engine, model and publishing of one worker.
+    """Engine, models and publishing of one worker.
 
     Parameters
     ----------
     session : Session
+        The worker's own model.
     outgoing : Outgoing
     recorder : Recorder
+    book : SettingsBook
     rows : Rows
     clock : Clock
     fallback : str, optional
@@ -120,31 +68,27 @@ class Scorer:
         session: Session,
         outgoing: Outgoing,
         recorder: Recorder,
+        book: SettingsBook,
         rows: Rows,
         clock: Clock,
         *,
         fallback: str | None = None,
     ) -> None:
-        self.engine = Engine(session.manifest, session.precision, fallback=fallback)
+        self.pool = ModelPool(session)
+        self.engine = Engine(
+            session.manifest, session.precision, fallback=fallback, models=self.pool.criteria
+        )
         self.shedding = Shedding()
-        self._session = session
         self._outgoing = outgoing
         self._recorder = recorder
+        self._book = book
         self._rows = rows
         self._clock = clock
-        self._batch: MicroBatch[_Item] = MicroBatch(session.max_batch, _BATCH_WAIT_NS)
-        self._arrived = asyncio.Event()
+        self.judging = Judging(self.pool, clock, self.engine.model_of, self._explained)
         self._published = asyncio.Event()
-        # Batches that the model has not answered yet.
-        self._unanswered = 0
-        self._in_model: asyncio.Queue[tuple[list[_Item], asyncio.Future[_Judged]]] = asyncio.Queue(
-            _BATCHES_READY
-        )
         # Held from a change of a bed's state until the alarm events of that change are published and the
         # state is in the table, so that the table never knows of an event that the world does not.
         self._writing = asyncio.Lock()
-        # One thread: a session serves one caller at a time, and the order within a bed is kept.
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._watched_until: dict[str, int] = {}
         self._ticked_ns = clock.now_ns()
         # Since the last checkpoint.
@@ -153,8 +97,9 @@ class Scorer:
         self._done: list[Delivery] = []
 
     def close(self) -> None:
-        """Wait for the model."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Wait for the models."""
+        self.judging.close()
+        self.pool.close()
 
     def watch(self, bed: str, until_ns: int) -> None:
         """Explain the windows of a bed until then."""
@@ -164,7 +109,7 @@ class Scorer:
 
     async def room(self) -> None:
         """Return when the worker may take more chunks."""
-        while len(self._batch) > _BATCHES_WAITING * self._session.max_batch:
+        while self.judging.full:
             await self._next_published()
 
     async def ready_for(self, delivery: Delivery) -> None:
@@ -194,6 +139,11 @@ class Scorer:
             outcomes = self.engine.accept_many([delivery.chunk for delivery in some], now_ns, self._load())
             accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
             await self._tell([event for one in accepted for event in one.events])
+            await self._write_settings(
+                delivery.chunk.header.bed
+                for delivery, outcome in zip(some, outcomes, strict=True)
+                if isinstance(outcome, Accepted) and outcome.opened
+            )
             for vitals in (vitals for one in accepted for vitals in one.vitals):
                 self._sends.append(await self._outgoing.vitals(vitals))
                 self._changed[vitals.bed] = None
@@ -238,15 +188,12 @@ class Scorer:
         delivery.windows = len(accepted.windows)
         for pending in accepted.windows:
             pending.ready_ns = ready_ns
-            self._batch.add(bed, _Item(pending, delivery), ready_ns)
-        if accepted.windows:
-            self._arrived.set()
-        elif accepted.dropped and self.engine.busy(bed):
+            self.judging.add(Item(pending, delivery), ready_ns)
+        if accepted.dropped and self.engine.busy(bed):
             # A repeat of a chunk whose windows may still be under way: not done before they are.
             delivery.windows = 1
-            self._batch.add(bed, _Item(None, delivery), ready_ns)
-            self._arrived.set()
-        else:
+            self.judging.add(Item(None, delivery), ready_ns)
+        elif not accepted.windows:
             delivery.ack()
 
     async def forget(self, beds: Collection[str]) -> None:
@@ -255,71 +202,26 @@ class Scorer:
         async with self._writing:
             for bed in beds:
                 self.engine.forget(bed)
-                self._batch.drop(bed)
+                self.judging.drop(bed)
                 self._changed.pop(bed, None)
         metrics.BEDS.set(len(self.engine.beds))
-
-    # -- through the model
-
-    async def judge_forever(self) -> None:
-        """Give the model what waits for it."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._batch_due()
-            items = self._batch.take()
-            pending = [item.pending for item in items if item.pending is not None]
-            windows = [one.window for one in pending]
-            explained = {place for place, one in enumerate(pending) if self._explained(one.moment.bed)}
-            judged = loop.run_in_executor(self._executor, self._judge, windows, explained)
-            self._unanswered += 1
-            judged.add_done_callback(self._answered)
-            await self._in_model.put((items, judged))
-
-    def _answered(self, _: asyncio.Future[_Judged]) -> None:
-        self._unanswered -= 1
-        self._arrived.set()
-
-    def _judge(self, windows: list[Window], explained: set[int]) -> _Judged:
-        begun_ns, failure = self._clock.now_ns(), None
-        verdicts: list[Verdict | None]
-        try:
-            verdicts = judge(self._session, windows, explained)
-        except Exception as error:
-            # Out of memory, a driver that is gone: whatever it is, heart rate and signal go on being watched,
-            # every bed says that its model does not, and the next batch is another attempt.
-            log.exception("the model failed on %d windows", len(windows))
-            metrics.MODEL_FAILURES.inc()
-            verdicts, failure = [None] * len(windows), " ".join(str(error).split()) or type(error).__name__
-        return _Judged(verdicts, failure, begun_ns, self._clock.now_ns())
-
-    async def _batch_due(self) -> None:
-        # An idle model waits for nobody: what comes while it is at work makes the next batch.
-        while True:
-            due_ns = self._batch.due_ns() if self._unanswered or not len(self._batch) else 0
-            wait_ns = None if due_ns is None else due_ns - self._clock.now_ns()
-            if wait_ns is not None and wait_ns <= 0:
-                return
-            self._arrived.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(None if wait_ns is None else wait_ns / 1e9):
-                    await self._arrived.wait()
 
     # -- out
 
     async def publish_forever(self) -> None:
         """Publish what has been judged."""
         while True:
-            items, judged = await self._in_model.get()
-            verdicts = await judged
+            batch = await self.judging.next()
             async with self._writing:
-                await self._publish(items, verdicts)
+                for judged in await self.judging.by_present_models(batch):
+                    await self._publish(judged)
             self._published.set()
 
-    async def _publish(self, items: list[_Item], judged: _Judged) -> None:
+    async def _publish(self, judged: Judged) -> None:
         verdicts = iter(judged.verdicts)
         told: list[AlarmEvent] = []
         published: list[Pending] = []
-        for item in items:
+        for item in judged.items:
             pending = item.pending
             if pending is not None:
                 bed, verdict = pending.moment.bed, next(verdicts)
@@ -334,7 +236,8 @@ class Scorer:
                 published.append(pending)
                 self._sends.append(await self._outgoing.finding(finding))
                 if verdict is not None and verdict.reconstruction is not None:
-                    explanation = explain(self._session.manifest, pending, verdict)
+                    assert judged.manifest is not None
+                    explanation = explain(judged.manifest, pending, verdict)
                     self._sends.append(await self._outgoing.explanation(explanation))
                 self._changed[bed] = None
             item.delivery.windows -= 1
@@ -386,12 +289,21 @@ class Scorer:
     # -- the operator
 
     async def obey(self, command: Command) -> Answer:
-        """Do what an operator asks; see `stream.engine.Engine.obey`."""
+        """Do what an operator asks; see `stream.engine.Engine.obey`.
+
+        A model that is chosen has to be in the pool, and has to stay there until this returns.
+        """
         async with self._writing:
             answer = self.engine.obey(command)
             await self._tell(answer.events)
+            await self._write_settings([command.bed])
             self._keep(command.bed)
+        self.judging.release()
         return answer
+
+    async def _write_settings(self, beds: Iterable[str]) -> None:
+        now_ns = self._clock.now_ns()
+        await self._book.write([self.engine.settings(bed, now_ns) for bed in beds])
 
     # -- the clock
 
@@ -404,6 +316,7 @@ class Scorer:
             return
         async with self._writing:
             await self._tell(self.engine.tick(now_ns))
+            self.judging.refresh(now_ns, self.engine.beds)
 
     def look(self, behind_s: float) -> None:
         """Take note of how far the worker is behind the newest samples, in seconds."""

@@ -28,18 +28,19 @@ from redis.exceptions import RedisError
 
 from models.session import Session
 from stream import heartbeat, metrics
-from stream.alarms.operator import RefusedError, another_patient
+from stream.answering import Answering
 from stream.audit.recorder import Recorder
+from stream.bed_settings import SettingsBook
 from stream.bus import Bus, BusUnavailableError, until_answered
 from stream.clock import Clock, SystemClock
-from stream.contract import Command, CommandKind, MalformedMessageError, SampleChunk
+from stream.contract import MalformedMessageError, SampleChunk
+from stream.judging import Delivery
 from stream.outgoing import Outgoing
 from stream.refill import history
-from stream.scorer import Delivery, Rows, Scorer
+from stream.scorer import Rows, Scorer
 from stream.selfreport import SelfReport
 from stream.snapshots.keeper import Beds, Keeper
 from stream.snapshots.process import Order, SnapshotProcess
-from stream.snapshots.store import SnapshotStore
 from stream.topics import COMMANDS, SAMPLES, TOPICS, WORKER_GROUP
 from stream.transport.ids import id_of, time_of
 from stream.transport.layout import partition_of
@@ -60,8 +61,6 @@ _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
 # A worker has started, and read back what it has to, by then.
 _SETTLED_S = 5.0
-# A request to watch a bed for longer than this is a display that forgot.
-_WATCH_LIMIT_S = 60.0
 
 
 class Worker:
@@ -74,7 +73,7 @@ class Worker:
     redis_url : str
         Server of the streams, for heartbeats and for reading back what rings need.
     session : Session
-        The loaded model.
+        The loaded model; beds may choose others.
     prefix : str
         Start of every key of the deployment.
     bundle : pathlib.Path
@@ -191,15 +190,17 @@ class Worker:
             self._session,
             self._outgoing,
             self._recorder,
+            SettingsBook(self._get_bus),
             rows,
             self._clock,
             fallback=fallback,
         )
+        answering = Answering(self._scorer, self._recorder, self._outgoing, self._get_bus, self._clock)
         self._keeper = Keeper(self._snapshots.make, Beds(self._scorer, rows, self._held), self._clock)
         app.agent(topics[SAMPLES], name="samples")(self._take_samples)
-        app.agent(topics[COMMANDS], name="commands")(self._take_commands)
+        app.agent(topics[COMMANDS], name="commands")(answering.take)
         app.task(self._take_forever)
-        app.task(self._scorer.judge_forever)
+        app.task(self._scorer.judging.run_forever)
         app.task(self._scorer.publish_forever)
         app.task(self._keep_snapshots)
         app.timer(_TICK_S)(self._scorer.tick)
@@ -350,49 +351,6 @@ class Worker:
 
         # As the transport does: wait for a server that is away.
         return await until_answered("cannot read back the samples", read)
-
-    async def _take_commands(self, stream: StreamT[Any]) -> None:
-        async for event in stream.events():
-            try:
-                command = Command.decode(event.value or b"")
-            except MalformedMessageError as error:
-                await (await self._outgoing.dead_letter(event, str(error)))
-                continue
-            await self._obey(command, time_of(event.message.offset))
-
-    async def _obey(self, command: Command, taken_ms: int) -> None:
-        now_ns = self._clock.now_ns()
-        in_time = await self._age_ms(taken_ms) <= (command.expires - command.at) / 1e6
-        if command.kind is CommandKind.WATCH and in_time:
-            with suppress(TypeError, ValueError):
-                seconds = min(float(command.value), _WATCH_LIMIT_S)
-                self._scorer.watch(command.bed, now_ns + round(seconds * 1e9))
-            return
-        answer, refusal = None, "expired"
-        if in_time:
-            try:
-                answer = await self._scorer.obey(command)
-                if another_patient(command):
-                    await self._close_history(command.bed)
-            except RefusedError as error:
-                refusal = str(error)
-        await self._recorder.answer(command, now_ns, answer, refusal)
-
-    async def _age_ms(self, taken_ms: int) -> float:
-        # By the server's clock alone: that of whoever asks may be an hour off, and ours may have been set.
-        async def read() -> float:
-            seconds, microseconds = await (await self._get_bus()).client.time()
-            return seconds * 1e3 + microseconds / 1e3 - taken_ms
-
-        return await until_answered("cannot read the server's clock", read)
-
-    async def _close_history(self, bed: str) -> None:
-        # The snapshots so far are those of a patient who has left.
-        async def mark() -> None:
-            store = SnapshotStore(await self._get_bus())
-            await store.patient_left(bed, self._scorer.engine.moment(bed).t)
-
-        await until_answered(f"cannot mark the snapshots of bed {bed}", mark)
 
     async def _look(self) -> None:
         # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds

@@ -1,10 +1,20 @@
-"""The dashboard's HTTP interface for programs: alarms to read, to follow, and to answer."""
+"""The dashboard's HTTP interface for programs: alarms to read, follow and answer; settings of beds."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from monitor.api.access import Access
+from monitor.api.beds import (
+    Admit,
+    Bed,
+    ConfirmBaseline,
+    Discharge,
+    Models,
+    SetLimits,
+    SetModel,
+    SetThreshold,
+)
 from monitor.api.following import AlarmSocket, AlarmStream
 from monitor.api.listing import AlarmList
 from monitor.api.requests import Acknowledge, Pause, Resume
@@ -22,4 +32,12 @@ def routes(access: Access) -> list[tuple[str, type[Any], dict[str, Access]]]:
         (r"/api/alarms/([^/]+)/acknowledge", Acknowledge, given),
         (r"/api/beds/([^/]+)/pause", Pause, given),
         (r"/api/beds/([^/]+)/resume", Resume, given),
+        (r"/api/beds/([^/]+)", Bed, given),
+        (r"/api/beds/([^/]+)/model", SetModel, given),
+        (r"/api/beds/([^/]+)/threshold", SetThreshold, given),
+        (r"/api/beds/([^/]+)/limits", SetLimits, given),
+        (r"/api/beds/([^/]+)/baseline", ConfirmBaseline, given),
+        (r"/api/beds/([^/]+)/admit", Admit, given),
+        (r"/api/beds/([^/]+)/discharge", Discharge, given),
+        (r"/api/models", Models, given),
     ]

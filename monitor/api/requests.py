@@ -17,15 +17,19 @@ from monitor.api.access import ApiHandler, RefusedError
 from stream import asking
 from stream.contract import Audit
 
-# A person waits for it.
-_ANSWER_S = 5.0
+ANSWER_S = 5.0
+"""A person waits for it."""
+
 _BODY_BYTES = 4_096
 
 
-class _Request(ApiHandler):
+class Request(ApiHandler):
+    """A handler of ``POST`` requests with a JSON object, in which ``who`` names the person who asks."""
+
     _body: dict[str, Any]
 
     def prepare(self) -> None:
+        """Refuse what is no such request."""
         super().prepare()
         if self.request.method != "POST":
             # Tornado says that it is not allowed.
@@ -46,12 +50,21 @@ class _Request(ApiHandler):
 
     @property
     def who(self) -> str:
+        """The person who asks."""
         who = self._body.get("who")
         if not isinstance(who, str):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "who: give the name of the person who asks")
         return who
 
+    @property
+    def value(self) -> Any:
+        """What is asked for; null is something else than nothing."""
+        if "value" not in self._body:
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "value: say to what it is to be set, null to reset it")
+        return self._body["value"]
+
     async def respond(self, request: Awaitable[Audit]) -> None:
+        """Answer with what the worker does: the audit entry, or why there is none."""
         try:
             audit = await request
         except asking.BadRequestError as error:
@@ -67,18 +80,18 @@ class _Request(ApiHandler):
         self.answer(audit.model_dump(mode="json"), HTTPStatus.OK if audit.done else HTTPStatus.CONFLICT)
 
 
-class Acknowledge(_Request):
+class Acknowledge(Request):
     """``POST /api/alarms/ALARM/acknowledge`` with ``{"who": NAME}``."""
 
     async def post(self, alarm: str) -> None:
         """Ask, and answer with the audit entry."""
         access = self.access
         await self.respond(
-            asking.acknowledge(access.bus, alarm, who=self.who, clock=access.clock, timeout_s=_ANSWER_S)
+            asking.acknowledge(access.bus, alarm, who=self.who, clock=access.clock, timeout_s=ANSWER_S)
         )
 
 
-class Pause(_Request):
+class Pause(Request):
     """``POST /api/beds/BED/pause`` with ``{"who": NAME, "seconds": N}``."""
 
     async def post(self, bed: str) -> None:
@@ -87,16 +100,16 @@ class Pause(_Request):
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "seconds: give a number greater than 0")
         await self.respond(
-            asking.pause(access.bus, bed, seconds, who=self.who, clock=access.clock, timeout_s=_ANSWER_S)
+            asking.pause(access.bus, bed, seconds, who=self.who, clock=access.clock, timeout_s=ANSWER_S)
         )
 
 
-class Resume(_Request):
+class Resume(Request):
     """``POST /api/beds/BED/resume`` with ``{"who": NAME}``."""
 
     async def post(self, bed: str) -> None:
         """Ask, and answer with the audit entry."""
         access = self.access
         await self.respond(
-            asking.resume(access.bus, bed, who=self.who, clock=access.clock, timeout_s=_ANSWER_S)
+            asking.resume(access.bus, bed, who=self.who, clock=access.clock, timeout_s=ANSWER_S)
         )

@@ -210,6 +210,14 @@ def pass_time(state: BedState, moment: Moment, conditions: Iterable[Condition]) 
     return events
 
 
+def end(
+    state: BedState, condition: Condition, moment: Moment, message: str, who: str = ""
+) -> list[AlarmEvent]:
+    """End the alarm of a condition, whatever its presence, and forget how long the condition has lasted."""
+    state.waiting.pop(condition.rule, None)
+    return _close(state, condition, moment, message, who=who)
+
+
 def end_all(state: BedState, moment: Moment, message: str) -> list[AlarmEvent]:
     """End every open alarm of a bed, and a pause."""
     state.waiting.clear()

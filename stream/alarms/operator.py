@@ -1,17 +1,18 @@
-"""What an operator may do to a bed: acknowledge, pause, set limits, say who the patient is."""
+"""What an operator may do to a bed: acknowledge, pause, set limits, choose a model, say who is in it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from models.manifest import Thresholds
 from stream.alarms.baseline import BASELINE_S, personal_threshold
-from stream.alarms.conditions import CONDITIONS, CONFIRM_PATIENT
+from stream.alarms.conditions import ANOMALY, CONDITIONS, CONFIRM_PATIENT
+from stream.alarms.criteria import Criteria
 from stream.alarms.machine import Seen, acknowledge, end_all, observe, pause, resume
-from stream.alarms.state import BedState, Moment, Stay
+from stream.alarms.model_change import change_model
+from stream.alarms.state import BedState, Moment, Said, Stay
 from stream.contract import AlarmEvent, Command, CommandKind
 
 PAUSE_S = 120.0
@@ -60,8 +61,12 @@ class Case:
         The newest window scores, up to ten minutes of them.
     scored_s : float
         How much signal they stand for, seconds.
-    thresholds : Thresholds
-        The model's.
+    criteria : Criteria
+        Of the model that judges the bed.
+    own_model : str
+        Name of the worker's own model.
+    models : collection of str
+        Names of the models that the worker has loaded.
     check_limits : callable
         Takes limits that differ from the defaults; raises ValueError if they make no sense.
     """
@@ -70,7 +75,9 @@ class Case:
     moment: Moment
     scores: Sequence[float]
     scored_s: float
-    thresholds: Thresholds
+    criteria: Criteria
+    own_model: str
+    models: Collection[str]
     check_limits: Callable[[Mapping[str, float]], None]
 
 
@@ -156,12 +163,15 @@ def _set_limits(case: Case, value: Any, who: str) -> Answer:
     except ValueError as error:
         raise RefusedError(f"limits: {error}") from error
     before, stay.limits = stay.limits, limits
+    _said(case, "limits", who, bool(limits))
     return Answer("limits set" if limits else "limits as by default", _ours(case), before, limits)
 
 
 def _set_threshold(case: Case, value: Any, who: str) -> Answer:
     stay = case.state.stay
     before, stay.threshold = stay.threshold, None if value is None else _number(value, "threshold")
+    _said(case, "threshold", who, value is not None)
+    stay.said.pop("baseline", None)
     message = "threshold as the model's" if value is None else f"threshold {stay.threshold:g}"
     return Answer(message, _ours(case), before, stay.threshold)
 
@@ -171,10 +181,31 @@ def _confirm_baseline(case: Case, value: Any, who: str) -> Answer:
         raise RefusedError(
             f"a baseline needs {BASELINE_S:g} s of scored signal; there are {case.scored_s:g} s so far"
         )
-    stay = case.state.stay
-    before, stay.threshold = stay.threshold, personal_threshold(case.scores, case.thresholds)
+    stay, thresholds = case.state.stay, case.criteria.thresholds
+    before, stay.threshold = stay.threshold, personal_threshold(case.scores, thresholds)
+    _said(case, "baseline", who)
+    stay.said.pop("threshold", None)
     message = f"threshold {stay.threshold:.2f} from this patient's own ECG, the model's is"
-    return Answer(f"{message} {case.thresholds.window:.2f}", _ours(case), before, stay.threshold)
+    return Answer(f"{message} {thresholds.window:.2f}", _ours(case), before, stay.threshold)
+
+
+def _set_model(case: Case, value: Any, who: str) -> Answer:
+    if value is not None and value not in list(case.models):
+        raise RefusedError(f"model {value}: not loaded by this worker")
+    state, stay = case.state, case.state.stay
+    before, dropped = state.model, stay.threshold
+    stay.model = value
+    _said(case, "model", who, value is not None)
+    model = value or case.own_model
+    message = f"{model} judges from now on"
+    events = change_model(state, case.moment, model, f"the model was changed by {who}: {message}", who)
+    if model == before:
+        return Answer(f"{model} judges already", events, before, model)
+    if dropped is not None:
+        message += f"; the threshold {dropped:g} was for {before} and is dropped"
+    if any(event.rule == ANOMALY.rule for event in events):
+        message += f"; the alarm of {before} has ended"
+    return Answer(message, events, before, model)
 
 
 def _admit(case: Case, value: Any, who: str) -> Answer:
@@ -185,13 +216,28 @@ def _admit(case: Case, value: Any, who: str) -> Answer:
         raise RefusedError('admit: takes "same" or nothing; a patient\'s name is not for this system')
     events = end_all(case.state, case.moment, f"a patient was admitted by {who}")
     case.state.stay = Stay(admitted_t=case.moment.t, session=case.state.session)
-    return Answer("admitted", events)
+    _said(case, "admitted", who)
+    return Answer("admitted" + _own_again(case), events)
 
 
 def _discharge(case: Case, value: Any, who: str) -> Answer:
     events = end_all(case.state, case.moment, f"the patient was discharged by {who}")
     case.state.stay = Stay()
-    return Answer("discharged", events)
+    return Answer("discharged" + _own_again(case), events)
+
+
+def _own_again(case: Case) -> str:
+    # What was chosen for one patient does not go on for the next. Alarms have ended already.
+    before = case.state.model
+    change_model(case.state, case.moment, case.own_model, "")
+    return "" if before in ("", case.own_model) else f"; {case.own_model} judges from now on"
+
+
+def _said(case: Case, what: str, who: str, still: bool = True) -> None:
+    said = case.state.stay.said
+    said.pop(what, None)
+    if still:
+        said[what] = Said(who=who, t=case.moment.t)
 
 
 def _ours(case: Case) -> list[AlarmEvent]:
@@ -210,6 +256,7 @@ _COMMANDS: dict[CommandKind, Callable[[Case, Any, str], Answer]] = {
     CommandKind.ACKNOWLEDGE: _acknowledge,
     CommandKind.PAUSE: _pause,
     CommandKind.RESUME: _resume,
+    CommandKind.SET_MODEL: _set_model,
     CommandKind.SET_LIMITS: _set_limits,
     CommandKind.SET_THRESHOLD: _set_threshold,
     CommandKind.CONFIRM_BASELINE: _confirm_baseline,

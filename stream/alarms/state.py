@@ -61,9 +61,19 @@ class DueSnapshot(BaseModel):
     """An alarm of which no snapshot is stored yet."""
 
     raised: AlarmEvent
+    model: str | None = None
+    """The model that judged the bed then; None, of versions that had but one: the worker's own."""
     threshold: float | None = None
     """The patient's own alarm threshold at that time; None: the model's."""
     admitted_t: int | None = None
+
+
+class Said(BaseModel):
+    """Who said something, and when."""
+
+    who: str
+    t: int
+    """Device time."""
 
 
 class Stay(BaseModel):
@@ -75,12 +85,17 @@ class Stay(BaseModel):
     """Alarm limits that differ from the defaults."""
     threshold: float | None = None
     """Alarm threshold of the score for this patient; None: the model's."""
+    model: str | None = None
+    """Name of the model that an operator chose for the bed; None: the worker's own."""
+    said: dict[str, Said] = Field(default_factory=dict)
+    """Of ``admitted``, ``limits``, ``model``, and ``threshold`` or ``baseline``: who said so last, where
+    somebody did."""
     session: str = ""
     """The device session for which an operator last said who the patient is."""
 
     @property
     def personal(self) -> bool:
-        """Whether anything was set for this patient."""
+        """Whether anything was set that may be wrong for another patient; any model may judge anybody."""
         return bool(self.limits) or self.threshold is not None
 
 
@@ -88,6 +103,8 @@ class BedState(BaseModel):
     """What must outlive the worker that holds a bed: kept in a Faust table, rebuilt by nobody."""
 
     session: str
+    model: str = ""
+    """The model that judges the bed: to its scores belong the history and the patient's threshold."""
     next_window: int = 0
     """Windows below this are done: a redelivered chunk does not bring them up again."""
     history: list[tuple[int, bool, int]] = Field(default_factory=list)

@@ -45,7 +45,9 @@ def note(state: BedState, event: AlarmEvent) -> None:
     if any(due.raised.alarm == event.alarm for due in state.snapshots):
         return
     threshold = state.stay.threshold if state.confirmed else None
-    due = DueSnapshot(raised=event, threshold=threshold, admitted_t=state.stay.admitted_t)
+    due = DueSnapshot(
+        raised=event, model=state.model or None, threshold=threshold, admitted_t=state.stay.admitted_t
+    )
     state.snapshots = [*state.snapshots, due][-_MOST_OF_A_BED:]
 
 

@@ -18,7 +18,7 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 from redis.exceptions import RedisError
@@ -31,6 +31,9 @@ from stream.contract import SampleChunk
 from stream.refill import stretch
 from stream.snapshots.hindsight import make_snapshot, reach_of
 from stream.snapshots.store import Snapshot, SnapshotStore
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class Order(BaseModel):
     url: str
     prefix: str
     bundle: str
-    """Folder of the model's bundle."""
+    """Folder of the bundle of the worker's own model."""
 
 
 class Answer(BaseModel):
@@ -142,38 +145,60 @@ class _Maker:
 
         self._order = order
         self._bundle = load_bundle(order.bundle)
-        self._session: Session | None = None
+        # The worker's own, and the last one of those that beds chose.
+        self._sessions: dict[str, Session] = {}
         with suppress(Exception):
             # It is tried again, and told, with each snapshot.
-            self._open()
+            self._open(self._bundle)
 
     async def make(self, due: DueSnapshot) -> Answer:
-        raised, manifest = due.raised, self._bundle.manifest
+        raised, bundle = due.raised, self._bundle_of(due)
+        manifest = self._bundle.manifest if bundle is None else bundle.manifest
         async with await Bus.connect(self._order.url, prefix=self._order.prefix) as bus:
             store = SnapshotStore(bus)
             if await store.has(raised.alarm):
                 return Answer(outcome="there")
             chunks = await stretch(bus, raised.bed, raised.session, lambda fs: reach_of(raised, fs, manifest))
-            stored = await store.put(self._snapshot(due, chunks))
+            stored = await store.put(self._snapshot(due, chunks, bundle))
             return Answer(outcome="stored" if stored else "there")
 
-    def _open(self) -> Session:
+    def _bundle_of(self, due: DueSnapshot) -> Bundle | None:
+        # Of the model that judged the bed then; None if it is not here.
+        from models.bundle import BundleError, list_bundles, load_bundle
+
+        if due.model in (None, self._bundle.name):
+            return self._bundle
+        try:
+            return load_bundle(due.model) if due.model in list_bundles() else None
+        except BundleError as error:
+            log.error("no explanation of alarm %s: %s", due.raised.alarm, error)
+            return None
+
+    def _open(self, bundle: Bundle) -> Session:
         from models.backends import open_session
 
-        if self._session is None:
+        if bundle.name not in self._sessions:
+            if bundle is not self._bundle:
+                self._sessions = {
+                    name: session for name, session in self._sessions.items() if name == self._bundle.name
+                }
             # In the precision and on the processor on which files are analysed: a snapshot says the same,
             # whatever judged live.
-            self._session = open_session(self._bundle)
-        return self._session
+            self._sessions[bundle.name] = open_session(bundle)
+        return self._sessions[bundle.name]
 
-    def _snapshot(self, due: DueSnapshot, chunks: list[SampleChunk]) -> Snapshot:
-        manifest, now_ns = self._bundle.manifest, SystemClock().now_ns()
+    def _snapshot(self, due: DueSnapshot, chunks: list[SampleChunk], bundle: Bundle | None) -> Snapshot:
+        now_ns = SystemClock().now_ns()
+        if bundle is None:
+            # All models of a worker see the same windows.
+            named = self._bundle.manifest.model_copy(update={"name": due.model})
+            return make_snapshot(due, chunks, None, named, now_ns)
         try:
-            return make_snapshot(due, chunks, self._open(), manifest, now_ns)
+            return make_snapshot(due, chunks, self._open(bundle), bundle.manifest, now_ns)
         except Exception:
             # Whatever is wrong with the model: the samples are worth keeping.
             log.exception("no explanation of alarm %s", due.raised.alarm)
-            return make_snapshot(due, chunks, None, manifest, now_ns)
+            return make_snapshot(due, chunks, None, bundle.manifest, now_ns)
 
 
 def _give_way(priority: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,22 +10,22 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.console import (
-    RefusalError,
     json_lines_option,
     metrics_option,
     redis_option,
+    request,
     run_until_stopped,
     serve_metrics,
     server_url,
     since_option,
     start_of,
     until,
+    who_option,
 )
 from stream.settings import Settings
 
 if TYPE_CHECKING:
-    from stream.bus import Bus
-    from stream.contract import AlarmEvent, Audit
+    from stream.contract import AlarmEvent
 
 _kind_option = click.option(
     "--kind", type=click.Choice(["physiological", "technical"]), help="Only this kind."
@@ -36,9 +34,6 @@ _priority_option = click.option(
     "--priority", type=click.Choice(["high", "medium", "low", "info"]), help="Only this one and higher ones."
 )
 _beds_option = click.option("--bed", "beds", metavar="ID", multiple=True, help="Only this bed's; repeatable.")
-_who_option = click.option(
-    "--who", metavar="NAME", help="Who asks, for the audit log. [default: your login name]"
-)
 
 
 @click.group("alerts", invoke_without_command=True)
@@ -112,7 +107,7 @@ def alerts(
 @alerts.command("ack")
 @click.argument("alarm", required=False)
 @click.option("--bed", metavar="ID", help="All open alarms of this bed.")
-@_who_option
+@who_option
 @redis_option
 @click.pass_obj
 def ack(outer: str | None, alarm: str | None, bed: str | None, who: str | None, redis: str | None) -> None:
@@ -126,13 +121,13 @@ def ack(outer: str | None, alarm: str | None, bed: str | None, who: str | None, 
 
     if (alarm is None) == (bed is None):
         raise click.UsageError("name an ALARM, or a bed with --bed")
-    _request(redis or outer, who, lambda bus, name: asking.acknowledge(bus, alarm, bed=bed, who=name))
+    request(redis or outer, who, lambda bus, name: asking.acknowledge(bus, alarm, bed=bed, who=name))
 
 
 @alerts.command("pause")
 @click.argument("bed")
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), required=True)
-@_who_option
+@who_option
 @redis_option
 @click.pass_obj
 def pause(outer: str | None, bed: str, minutes: float, who: str | None, redis: str | None) -> None:
@@ -143,12 +138,12 @@ def pause(outer: str | None, bed: str, minutes: float, who: str | None, redis: s
     """
     from stream import asking
 
-    _request(redis or outer, who, lambda bus, name: asking.pause(bus, bed, minutes * 60, who=name))
+    request(redis or outer, who, lambda bus, name: asking.pause(bus, bed, minutes * 60, who=name))
 
 
 @alerts.command("resume")
 @click.argument("bed")
-@_who_option
+@who_option
 @redis_option
 @click.pass_obj
 def resume(outer: str | None, bed: str, who: str | None, redis: str | None) -> None:
@@ -159,7 +154,7 @@ def resume(outer: str | None, bed: str, who: str | None, redis: str | None) -> N
     """
     from stream import asking
 
-    _request(redis or outer, who, lambda bus, name: asking.resume(bus, bed, who=name))
+    request(redis or outer, who, lambda bus, name: asking.resume(bus, bed, who=name))
 
 
 @alerts.command("forward")
@@ -227,26 +222,6 @@ def forward(
         await until(stop, Forwarder(url, hook, prefix=Settings().prefix).run(begin))
 
     run_until_stopped(run)
-
-
-def _request(redis: str | None, who: str | None, ask: Callable[[Bus, str], Awaitable[Audit]]) -> None:
-    from stream.asking import BadRequestError
-    from stream.bus import Bus
-
-    name = who if who is not None else getpass.getuser()
-    url = server_url(redis)
-
-    async def run() -> Audit:
-        async with await Bus.connect(url, prefix=Settings().prefix) as bus:
-            return await ask(bus, name)
-
-    try:
-        answer = asyncio.run(run())
-    except BadRequestError as error:
-        raise click.UsageError(str(error)) from None
-    if not answer.done:
-        raise RefusalError(f"{answer.kind} refused: {answer.message}")
-    click.echo(f"{answer.bed}: {answer.message or 'done'}")
 
 
 # How monitors mark priority in text (field practice after IEC 60601-1-8).

@@ -411,9 +411,9 @@ def test_a_request_is_over_by_the_server_s_clock_and_by_no_other(short_tmp: Path
 # A worker like any other, but that its model fails on the first few batches.
 _FAILING_MODEL = """
 import sys
-import bedside, stream.scorer
+import bedside, stream.judging
 
-works, left = stream.scorer.judge, 5
+works, left = stream.judging.judge, 5
 
 def judge(*args):
     global left
@@ -422,7 +422,7 @@ def judge(*args):
         raise RuntimeError("out of memory")
     return works(*args)
 
-stream.scorer.judge = judge
+stream.judging.judge = judge
 sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
 bedside.main()
 """
@@ -516,15 +516,15 @@ def live_one(chunk: SampleChunk) -> SampleChunk:
 # A worker like any other, but that its model takes 20 ms a window: enough for 50 windows a second.
 _SLOW = """
 import sys, time
-import bedside, stream.scorer
+import bedside, stream.judging
 
-quick = stream.scorer.judge
+quick = stream.judging.judge
 
 def slow(session, windows, explained):
     time.sleep(0.02 * len(windows))
     return quick(session, windows, explained)
 
-stream.scorer.judge = slow
+stream.judging.judge = slow
 sys.argv = ["bedside", "worker", "--redis", sys.argv[1], "--metrics-port", "0"]
 bedside.main()
 """

@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.manifest import Thresholds
+from models.manifest import AlarmRule, Thresholds
 from stream.alarms.baseline import personal_threshold
 from stream.alarms.conditions import ANOMALY, ASYSTOLE, CONFIRM_PATIENT
+from stream.alarms.criteria import Criteria
 from stream.alarms.machine import Seen, observe
 from stream.alarms.operator import Answer, Case, RefusedError, obey
-from stream.alarms.state import BedState, Moment
+from stream.alarms.state import BedState, Moment, Said
 from stream.contract import Command, CommandKind, Presence
 from tests.stream.synthetic import T0
 
 NORMALS = Thresholds(record=1.6, window=4.0, quantiles=tuple(np.linspace(-2.0, 3.0, 101).tolist()))
+
+CRITERIA = Criteria("own", NORMALS, AlarmRule(k=3, n=5, clear=1))
 
 
 def moment_at(seconds: float) -> Moment:
@@ -40,14 +43,15 @@ def do(
     scored_s: float = 0.0,
     number: int = 0,
 ) -> Answer:
-    case = Case(state, moment_at(at), scores, scored_s, NORMALS, no_such_limit)
+    models = ["own", "other"]
+    case = Case(state, moment_at(at), scores, scored_s, CRITERIA, "own", models, no_such_limit)
     name = f"{kind}-{at}-{number}"
     return obey(case, Command(id=name, bed="bed-1", kind=kind, value=value, who=who, at=0, expires=1))
 
 
 @pytest.fixture
 def alarmed() -> BedState:
-    state = BedState(session="s")
+    state = BedState(session="s", model="own")
     for condition in (ASYSTOLE, ANOMALY):
         observe(state, condition, moment_at(1), Seen(True, 100, "it"))
     return state
@@ -103,10 +107,9 @@ def test_nobody_may_do_nothing(alarmed: BedState, kind: CommandKind) -> None:
         do(alarmed, kind, who=" ")
 
 
-@pytest.mark.parametrize("kind", [CommandKind.SET_MODEL, CommandKind.WATCH])
-def test_what_is_not_for_the_state_machine_is_refused(alarmed: BedState, kind: CommandKind) -> None:
+def test_what_is_not_for_the_state_machine_is_refused(alarmed: BedState) -> None:
     with pytest.raises(RefusedError, match="not supported"):
-        do(alarmed, kind)
+        do(alarmed, CommandKind.WATCH)
 
 
 def test_limits_are_set_one_by_one_and_taken_back() -> None:
@@ -174,3 +177,78 @@ def test_admission_is_a_new_patient_unless_it_is_said_to_be_the_same(alarmed: Be
     assert not alarmed.open
     assert alarmed.stay.threshold is None
     assert alarmed.stay.admitted_t == moment_at(10).t
+    assert alarmed.stay.said == {"admitted": Said(who="nurse", t=moment_at(10).t)}
+
+
+# ---- the model ---------------------------------------------------------------------------------------------
+
+
+def test_a_change_of_the_model_drops_what_was_the_other_ones(alarmed: BedState) -> None:
+    alarmed.history = [(1, True, 0), (2, False, 50)]
+    do(alarmed, CommandKind.SET_LIMITS, {"tachy_bpm": 150})
+    do(alarmed, CommandKind.SET_THRESHOLD, 7.0)
+    answer = do(alarmed, CommandKind.SET_MODEL, "other")
+    assert (alarmed.model, alarmed.stay.model, alarmed.history) == ("other", "other", [])
+    assert (answer.before, answer.after) == ("own", "other")
+    assert answer.message == (
+        "other judges from now on; the threshold 7 was for own and is dropped; the alarm of own has ended"
+    )
+    (event,) = answer.events
+    assert (event.rule, event.presence, event.who) == ("anomaly", Presence.OFF, "nurse")
+    assert event.message == "the model was changed by nurse: other judges from now on"
+    # What the model has no part in stays.
+    assert "asystole" in alarmed.open
+    assert (alarmed.stay.threshold, alarmed.stay.limits) == (None, {"tachy_bpm": 150.0})
+    assert set(alarmed.stay.said) == {"limits", "model"}
+    answer = do(alarmed, CommandKind.SET_MODEL, None, number=1)
+    assert (alarmed.model, alarmed.stay.model, answer.message) == ("own", None, "own judges from now on")
+    assert set(alarmed.stay.said) == {"limits"}
+
+
+def test_the_same_model_changes_nothing(alarmed: BedState) -> None:
+    do(alarmed, CommandKind.SET_THRESHOLD, 7.0)
+    answer = do(alarmed, CommandKind.SET_MODEL, "own")
+    # It is the bed's own choice now, whatever model a worker has.
+    assert (alarmed.stay.model, answer.message, answer.events) == ("own", "own judges already", [])
+    assert alarmed.stay.threshold == 7.0
+    assert "anomaly" in alarmed.open
+
+
+@pytest.mark.parametrize("value", ["third", "", 7, ["other"], {"other": 1}])
+def test_a_model_that_is_not_loaded_is_refused(alarmed: BedState, value: Any) -> None:
+    before = alarmed.model_copy(deep=True)
+    with pytest.raises(RefusedError, match="not loaded"):
+        do(alarmed, CommandKind.SET_MODEL, value)
+    assert alarmed == before
+
+
+@pytest.mark.parametrize("kind", [CommandKind.ADMIT, CommandKind.DISCHARGE])
+def test_the_next_patient_is_judged_by_the_workers_own_model(alarmed: BedState, kind: CommandKind) -> None:
+    do(alarmed, CommandKind.SET_MODEL, "other")
+    answer = do(alarmed, kind)
+    assert answer.message == f"{kind}{'ted' if kind == 'admit' else 'd'}; own judges from now on"
+    assert (alarmed.model, alarmed.stay.model) == ("own", None)
+
+
+def test_a_model_is_nothing_that_another_patient_could_be_harmed_by(alarmed: BedState) -> None:
+    do(alarmed, CommandKind.SET_MODEL, "other")
+    alarmed.session = "another"
+    assert alarmed.confirmed
+    do(alarmed, CommandKind.SET_THRESHOLD, 7.0)
+    alarmed.session = "a third"
+    observe(alarmed, CONFIRM_PATIENT, moment_at(2), Seen(True, 200, "who is it?"))
+    # Only the threshold was in question, and it goes.
+    (event,) = do(alarmed, CommandKind.SET_MODEL, None, number=1).events
+    assert (event.rule, event.presence) == ("confirm-patient", Presence.OFF)
+
+
+def test_who_said_what_is_kept(alarmed: BedState) -> None:
+    do(alarmed, CommandKind.SET_LIMITS, {"tachy_bpm": 150}, who="a")
+    do(alarmed, CommandKind.CONFIRM_BASELINE, who="b", scores=(1.0, 2.0) * 300, scored_s=300.0)
+    do(alarmed, CommandKind.SET_MODEL, "own", who="c", at=12.0)
+    said = {what: one.who for what, one in alarmed.stay.said.items()}
+    assert said == {"limits": "a", "baseline": "b", "model": "c"}
+    assert alarmed.stay.said["model"].t == moment_at(12.0).t
+    do(alarmed, CommandKind.SET_THRESHOLD, 7.0, who="d")
+    do(alarmed, CommandKind.SET_LIMITS, None, who="e", number=1)
+    assert {what: one.who for what, one in alarmed.stay.said.items()} == {"threshold": "d", "model": "c"}

@@ -11,10 +11,13 @@ import psutil
 import pytest
 
 from bench.ward import Ward
+from models.backends import open_session
 from models.bundle import load_bundle
 from models.session import Session
+from stream import asking
 from stream.alarms.state import BedState, DueSnapshot, Stay
 from stream.audit.recorder import Recorder
+from stream.bed_settings import SettingsBook
 from stream.bus import Bus
 from stream.clock import ManualClock, SystemClock
 from stream.contract import AlarmKind, Audit, Command, CommandKind, Presence, SampleChunk
@@ -50,7 +53,8 @@ class Floor:
         self.clock = ManualClock(T0)
         self.table: dict[str, bytes] = {}
         rows = Rows(self.table.get, self.table.__setitem__)
-        self.scorer = Scorer(session, Outgoing(_nobody), Recorder(_nobody), rows, self.clock)
+        book = SettingsBook(_nobody)
+        self.scorer = Scorer(session, Outgoing(_nobody), Recorder(_nobody), book, rows, self.clock)
         self.beds = Beds(self.scorer, rows, lambda: self.table)
         self.keeper = Keeper(self.make, self.beds, self.clock)
 
@@ -76,7 +80,7 @@ def at(seconds: float, alarm: str = "abc", bed: str = "bed-1") -> Any:
 
 
 def test_the_raise_of_a_physiological_alarm_is_noted_once() -> None:
-    state = BedState(session="s", stay=Stay(threshold=4.0, session="s", admitted_t=5))
+    state = BedState(session="s", model="cae", stay=Stay(threshold=4.0, session="s", admitted_t=5))
     event = at(20)
     note(state, event.model_copy(update={"kind": AlarmKind.TECHNICAL}))
     note(state, event.model_copy(update={"event": "abc-1", "presence": Presence.OFF}))
@@ -84,7 +88,7 @@ def test_the_raise_of_a_physiological_alarm_is_noted_once() -> None:
     note(state, event)
     note(state, event)
     (due,) = BedState.model_validate_json(state.model_dump_json()).snapshots
-    assert (due.raised, due.threshold, due.admitted_t) == (event, 4.0, 5)
+    assert (due.raised, due.model, due.threshold, due.admitted_t) == (event, "cae", 4.0, 5)
     for number in range(40):
         note(state, at(20, f"a{number}"))
     assert [due.raised.alarm for due in state.snapshots] == [f"a{number}" for number in range(8, 40)]
@@ -271,6 +275,55 @@ def test_an_alarm_gets_its_snapshot_and_a_quiet_bed_gets_none(short_tmp: Path, s
         assert all(listed.former for listed in await store.listed())
 
     in_ward(short_tmp, test)
+
+
+def test_an_alarm_is_explained_by_the_model_that_raised_it(short_tmp: Path) -> None:
+    session = open_session(load_bundle("vae-bilstm-100hz"))
+    # The feed goes on.
+    chunks = feed_of("bed-1", patient(1, FALLS_ILL, 60.0))[:-1]
+    raise_ = next(event for event in run(chunks, session).events if event.rule == "anomaly")
+    first = 60
+    until = next(n for n, chunk in enumerate(chunks) if chunk.header.t0 > raise_.since) + 3
+
+    async def test(ward: Ward, bus: Bus) -> None:
+        await publish(bus, chunks[:first])
+        await collect(bus, lambda received: len(received.findings) >= 5)
+        assert (await asking.set_model(bus, "bed-1", "vae-bilstm-100hz", who="nurse")).done
+        await publish(bus, chunks[first:until])
+        received = await collect(bus, lambda r: any(e.rule == "anomaly" for e in r.events))
+        raised = next(event for event in received.events if event.rule == "anomaly")
+        # Changed again before the snapshot is due.
+        assert (await asking.set_model(bus, "bed-1", None, who="nurse")).done
+        await publish(bus, chunks[until:])
+        snapshot = await stored(bus, raised.alarm)
+        assert (snapshot.header.model, snapshot.header.remarks) == ("vae-bilstm-100hz", ())
+        assert snapshot.header.threshold == session.manifest.thresholds["fp32"].window
+        assert "spread" in snapshot.arrays
+        assert_is_of(snapshot, chunks, session)
+
+    in_ward(short_tmp, test)
+
+
+def test_without_that_model_the_samples_are_kept(redis_server: EmbeddedServer) -> None:
+    async def main() -> None:
+        bundle = str(load_bundle("cae-100hz").path)
+        process = SnapshotProcess(Order(url=redis_server.url, prefix="bedside:", bundle=bundle))
+        chunks = feed_of("bed-1", patient(1, "", 30.0))
+        try:
+            async with await Bus.connect(redis_server.url) as bus:
+                await publish(bus, chunks)
+                event = at(20).model_copy(update={"session": "session-of-bed-1"})
+                due = DueSnapshot(raised=event, model="a model that was here once")
+                assert (await process.make(due)).outcome == "stored"
+                snapshot = await SnapshotStore(bus).get("abc")
+        finally:
+            await process.end()
+        assert snapshot is not None
+        assert snapshot.header.model == "a model that was here once"
+        assert "not explained: the model could not be run" in snapshot.header.remarks
+        assert len(snapshot.arrays["samples"])
+
+    asyncio.run(main())
 
 
 def test_a_worker_killed_before_leaves_it_to_the_next_one(short_tmp: Path, shipped: Session) -> None:
