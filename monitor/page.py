@@ -14,10 +14,13 @@ from bokeh.models import CustomJS, LayoutDOM
 from monitor.bed.view import BedView
 from monitor.live.pump import Pump
 from monitor.live.ward import Bed
-from monitor.summary import bed_lines, ward_trouble
+from monitor.order import Order
+from monitor.summary import bed_line, loudest, ward_trouble
+from monitor.tiles.strips import Strips
+from monitor.tiles.view import WardView
 from stream.clock import Clock
 
-VIEWS = ("bed", "analyse", "system")
+VIEWS = ("ward", "bed", "analyse", "system")
 """In the order of the bar. Each has a template in ``templates/views``, and script and style in ``static``;
 those that the server draws have a class, too."""
 
@@ -70,7 +73,10 @@ class Bulletin:
     """The bed list as all pages of a process show it: made once a second, and when an alarm changes."""
 
     def __init__(self, pump: Pump) -> None:
+        self.names: list[str] = []
+        """All beds in the order of the list."""
         self._pump = pump
+        self._order = Order()
         self._text = "{}"
         self._made_ns = 0
         self._revision = -1
@@ -80,13 +86,17 @@ class Bulletin:
         ward = self._pump.ward
         if ward.revision != self._revision or now_ns - self._made_ns >= _LIST_NS:
             self._revision, self._made_ns = ward.revision, now_ns
+            beds = self._order.sorted(ward, now_ns)
+            self.names = [bed.name for bed in beds]
+            lost_since_ns = self._pump.lost_since_ns
             self._text = json.dumps(
                 {
                     # So that a page hears from us also where nothing changes.
                     "second": now_ns // _LIST_NS,
-                    "trouble": ward_trouble(ward, now_ns, self._pump.lost_since_ns),
-                    "lost": self._pump.lost_since_ns is not None,
-                    "beds": bed_lines(ward, now_ns),
+                    "trouble": ward_trouble(ward, now_ns, lost_since_ns),
+                    "lost": lost_since_ns is not None,
+                    "sound": loudest(ward, now_ns, lost_since_ns),
+                    "beds": [bed_line(bed, now_ns) for bed in beds],
                 }
             )
         return self._text
@@ -101,9 +111,11 @@ class Page:
         The session's; figures and state are added to it.
     pump : Pump
     bulletin : Bulletin
+    strips : Strips
     clock : Clock
     bed, view : str
-        Names of the bed and the view to show first; by default the most urgent bed, and the first view.
+        Names of the bed and the view to show first; by default the most urgent bed, and the bed view for a bed
+        that is named, else the first view.
     on_close : callable
         Called with the page when its session is gone.
     """
@@ -113,6 +125,7 @@ class Page:
         document: Document,
         pump: Pump,
         bulletin: Bulletin,
+        strips: Strips,
         clock: Clock,
         bed: str,
         view: str,
@@ -120,8 +133,9 @@ class Page:
     ) -> None:
         self._pump, self._bulletin, self._clock = pump, bulletin, clock
         self._on_close = on_close
-        self._state = PageState(selected=bed, view=view if view in VIEWS else VIEWS[0])
-        drawn: list[View] = [BedView(pump)]
+        usual = BedView.name if bed else VIEWS[0]
+        self._state = PageState(selected=bed, view=view if view in VIEWS else usual)
+        drawn: list[View] = [WardView(pump.ward, strips, lambda: bulletin.names), BedView(pump)]
         self._views = {view.name: view for view in drawn}
         self._seen: View | None = None
         self._bed: str | None = None

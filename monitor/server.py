@@ -33,6 +33,7 @@ from monitor.api import Access
 from monitor.live.pump import Pump
 from monitor.live.ward import Ward
 from monitor.page import VIEWS, Bulletin, Page
+from monitor.tiles.strips import Strips
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
@@ -69,6 +70,7 @@ class Monitor:
         self.pages: set[Page] = set()
         self._tidying = _Tidying()
         self._bulletin = Bulletin(self.pump)
+        self._strips = Strips(self.pump.ward)
         self._clock = clock
         self._template = Environment(
             loader=FileSystemLoader(_HERE / "templates"), autoescape=False
@@ -90,7 +92,16 @@ class Monitor:
         arguments = context.request.arguments if context is not None and context.request is not None else {}
         bed, view = (arguments.get(name, [b""])[0].decode(errors="replace") for name in ("bed", "view"))
         self.pages.add(
-            Page(document, self.pump, self._bulletin, self._clock, bed, view, on_close=self._close)
+            Page(
+                document,
+                self.pump,
+                self._bulletin,
+                self._strips,
+                self._clock,
+                bed,
+                view,
+                on_close=self._close,
+            )
         )
 
     def _close(self, page: Page) -> None:

@@ -20,7 +20,7 @@ from scipy.interpolate import CubicSpline
 from models.manifest import FilterSpec
 from monitor.live.ring import Float32Array, SampleRing
 from stream.contract import Explanation
-from stream.preprocess import Conditioner, group_delay_ms
+from stream.preprocess import Conditioner, Resampled, group_delay_ms
 
 MONITOR_BAND = FilterSpec()
 """0.5 to 40 Hz: what the model is given, and the usual setting of a bedside monitor."""
@@ -28,8 +28,8 @@ MONITOR_BAND = FilterSpec()
 WIDE_BAND = FilterSpec(stop_hz=1e6)
 """From 0.5 Hz up: hum, muscle noise and pacing spikes show."""
 
-# A column of 5 s is about 550 pixels wide: 250 points a second are two to a pixel.
-_BUCKETS_PER_S = 125
+BUCKETS_PER_S = 125.0
+"""A column of 5 s is about 550 pixels wide: 250 points a second are two to a pixel."""
 # The play-out is behind by a chunk of half a second and a second of jitter at most, and slews from there.
 _WAITING_S = 3.0
 # The high-pass has forgotten what was before after this long.
@@ -45,6 +45,8 @@ class Grid:
         Sampling frequency of the feed, Hz.
     seconds : float
         Length of a sweep; it is rounded to whole buckets.
+    buckets_per_s : float
+        At least so many, as far as there are samples for it.
 
     Attributes
     ----------
@@ -58,9 +60,9 @@ class Grid:
         Buckets to keep: a sweep, and those that wait for their turn.
     """
 
-    def __init__(self, fs: float, seconds: float) -> None:
+    def __init__(self, fs: float, seconds: float, buckets_per_s: float = BUCKETS_PER_S) -> None:
         self.fs = fs
-        self.size = max(1, int(fs / _BUCKETS_PER_S))
+        self.size = max(1, int(fs / buckets_per_s))
         self.points = 1 if self.size == 1 else 2
         self.buckets = max(1, round(seconds * fs / self.size))
         self.capacity = self.buckets + math.ceil(_WAITING_S * fs / self.size)
@@ -89,7 +91,8 @@ class Trace:
 
     def __init__(self, grid: Grid, n_leads: int, band: FilterSpec, start: int) -> None:
         self._grid = grid
-        self._conditioner = Conditioner(band, grid.fs, grid.fs, n_leads, start)
+        self.conditioner = Conditioner(band, grid.fs, grid.fs, n_leads, start)
+        """The filter before it: `push` is `take` of what comes out of it."""
         self._delay = max(0, round(group_delay_ms(band, grid.fs) * grid.fs / 1000))
         first = -(-max(0, start - self._delay) // grid.size)
         self._points = SampleRing(grid.capacity, grid.points * n_leads, first)
@@ -100,7 +103,7 @@ class Trace:
     @property
     def next_in(self) -> int:
         """Sample that `push` expects next."""
-        return self._conditioner.next_in
+        return self.conditioner.next_in
 
     @property
     def delay(self) -> int:
@@ -114,7 +117,10 @@ class Trace:
 
     def push(self, millivolts: Float32Array) -> None:
         """Take the next samples, shape (n, leads), NaN where there is none."""
-        filtered = self._conditioner.push(millivolts.T.astype(np.float64))
+        self.take(self.conditioner.push(millivolts.T.astype(np.float64)))
+
+    def take(self, filtered: Resampled) -> None:
+        """Take what the filter has made of the next samples."""
         # `missing` is the time without a sample so far: anything but 0 was filled in by the filter.
         values = np.where(filtered.missing == 0, filtered.values, np.nan)
         values = np.concatenate([self._rest, values], axis=1)

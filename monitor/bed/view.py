@@ -167,7 +167,7 @@ class BedView:
         device_ns = bed.device_time(now_ns)
         shown: dict[str, Any] = {
             "bed": bed.name,
-            "alarms": [alarm_line(event, device_ns) for event in bed.open_alarms()],
+            "alarms": [alarm_line(event, device_ns, bed.text_of(event)) for event in bed.open_alarms()],
             "behind": "",
             "late": True,
             "size": f"{sweep.size:g}" if sweep else "",

@@ -138,6 +138,8 @@ class Bed:
     former: deque[str] = field(default_factory=lambda: deque(maxlen=_FORMER))
     alarms: dict[str, AlarmEvent] = field(default_factory=dict)
     """Newest transition of every open alarm, by alarm."""
+    named: dict[str, str] = field(default_factory=dict)
+    """What each open alarm is about: later transitions say what became of it."""
     scores: deque[ScorePoint] = field(default_factory=lambda: deque(maxlen=_HISTORY_POINTS))
     finding: Finding | None = None
     """The newest one."""
@@ -154,7 +156,7 @@ class Bed:
     def heart_rate(self, now_ns: int) -> float | None:
         """Return the heart rate, beats/min, of a feed that is heard; None where nobody can tell."""
         ours = self.vitals is not None and self.feed is not None and self.vitals.session == self.feed.session
-        if self.vitals is None or not ours or self.is_silent(now_ns):
+        if self.vitals is None or self.feed is None or not ours or self.feed.silent_s(now_ns) > SILENT_S:
             return None
         return self.vitals.heart_rate
 
@@ -169,6 +171,10 @@ class Bed:
                 event.onset_t,
             ),
         )
+
+    def text_of(self, event: AlarmEvent) -> str:
+        """Return what an open alarm is about."""
+        return self.named.get(event.alarm, event.message)
 
     def device_time(self, now_ns: int) -> int:
         """Return the bed's device time now; without samples, ours stands in."""
@@ -312,6 +318,9 @@ class Ward:
             bed.alarms[event.alarm] = event
             while len(bed.alarms) > _ALARMS_A_BED:
                 del bed.alarms[next(iter(bed.alarms))]
+            if event.presence is Presence.ON and not event.escalation:
+                bed.named[event.alarm] = event.message
+        bed.named = {alarm: text for alarm, text in bed.named.items() if alarm in bed.alarms}
         bed.alarm_ns = arrival_ns
         self.revision += 1
 

@@ -11,6 +11,8 @@ window.bedside = (() => {
   const counters = {patches: 0, frames: 0};
   const byId = (id) => document.getElementById(id);
   const views = new Map();
+  const followers = [];
+  const bound = new Map();
   let page = null;
   let ward = {};
   let shown = "";
@@ -39,8 +41,18 @@ window.bedside = (() => {
   //   ward(ward)            the list of beds, once a second and when an alarm changes
   //   bed(name)             another bed has been selected
   //   press(event)          a key while it is shown; true if it was for the view
+  //   keys                  [key, what it does] of those, for the page of help
   function register(name, view) {
     views.set(name, view);
+  }
+
+  // For the shell's own scripts: who wants the list of beds, and who has a key in every view.
+  function follow(callback) {
+    followers.push(callback);
+  }
+
+  function bind(key, words, action) {
+    bound.set(key, {words, action});
   }
 
   function address(changes) {
@@ -89,6 +101,7 @@ window.bedside = (() => {
     write(byId("count"), alarmed ? `${count}, ${alarmed} with alarm` : count);
     document.title = alarmed ? `(${alarmed}) Bedside` : "Bedside";
     for (const view of views.values()) view.ward?.(ward);
+    for (const tell of followers) tell(ward);
   }
 
   function theme(wanted) {
@@ -105,8 +118,12 @@ window.bedside = (() => {
       event.preventDefault();
       return;
     }
-    if (event.key === "d") theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    bound.get(event.key)?.action();
     for (const [name, view] of views) if (view.key === event.key) show(name);
+  }
+
+  function changeTheme() {
+    theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   }
 
   // A hidden tab gets no animation frames: then nothing is drawn, and the server is not told that it is.
@@ -158,8 +175,12 @@ window.bedside = (() => {
     }
     const preferred = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
     theme(window.localStorage.getItem("bedside-theme") ?? preferred);
-    byId("theme").addEventListener("click", () => {
-      theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    byId("theme").addEventListener("click", changeTheme);
+    bind("d", "dark or light", changeTheme);
+    bind("Escape", "back to the first view", () => show(views.keys().next().value));
+    // What flashes does so together: one rhythm is told from another, a crowd of them is not.
+    document.addEventListener("animationstart", ({target}) => {
+      for (const flashing of target.getAnimations()) flashing.startTime = 0;
     });
     for (const [name, view] of views) view.start?.(models[name] ?? {});
     on(page, "ward", writeWard);
@@ -176,7 +197,8 @@ window.bedside = (() => {
   }
 
   return {
-    start, register, show, select, on, element, write, restyle, counters,
+    start, register, follow, bind, show, select, on, element, write, restyle, counters,
+    keys: () => ({views, bound, shown: views.get(shown)}),
     heard: () => { silent = 0; },
     selected: () => page.selected,
     state: () => page,
