@@ -18,8 +18,8 @@ Rank = tuple[int, bool]
 def rank(bed: Bed, now_ns: int) -> Rank:
     """Return how urgent a bed is, the lower the more.
 
-    By the priority of its most urgent alarm, unacknowledged ones first; then beds that nobody scores; then all
-    others.
+    By the priority of its most urgent alarm, unacknowledged ones first; then beds that nobody scores; then
+    all others.
     """
     alarms = bed.open_alarms()
     if alarms:

@@ -114,8 +114,8 @@ class Page:
     strips : Strips
     clock : Clock
     bed, view : str
-        Names of the bed and the view to show first; by default the most urgent bed, and the bed view for a bed
-        that is named, else the first view.
+        Names of the bed and the view to show first; by default the most urgent bed, and the first view
+        unless a bed is named.
     on_close : callable
         Called with the page when its session is gone.
     """

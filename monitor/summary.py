@@ -140,11 +140,11 @@ def bed_line(bed: Bed, now_ns: int) -> dict[str, Any]:
         device_ns = bed.device_time(now_ns)
         line |= alarm_line(alarms[0], device_ns, bed.text_of(alarms[0]))
         line["for"] = brief((device_ns - alarms[0].onset_t) / 1e9)
-        # They are in order: the first that nobody has answered is the most urgent of the others.
-        for event in alarms[1:]:
-            if _unheard([event]):
-                line["more_level"], line["more_sign"] = event.priority.value, _SIGNS[event.kind][event.priority]
-                break
+        # In their order: the first that nobody has answered is the most urgent of the others.
+        unheard = next((event for event in alarms[1:] if _unheard([event])), None)
+        if unheard is not None:
+            line["more_level"] = unheard.priority.value
+            line["more_sign"] = _SIGNS[unheard.kind][unheard.priority]
     state, sign, text = _state(bed, now_ns)
     line["state"] = state
     if not alarms:
@@ -197,9 +197,8 @@ def _state(bed: Bed, now_ns: int) -> tuple[str, str, str]:
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
     """Return a sorting key that puts ``bed-2`` before ``bed-10``."""
-    return [
-        (part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in _DIGITS.split(name.casefold())
-    ]
+    parts = _DIGITS.split(name.casefold())
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def ward_trouble(ward: Ward, now_ns: int, lost_since_ns: int | None) -> str:

@@ -33,8 +33,8 @@ class StripsFigure:
         )
         plot = self.figure
         plot.xgrid.visible = plot.ygrid.visible = False
-        # As in the bed view: one pixel wide a line is drawn ten times faster than any wider one, so each strip
-        # is drawn twice, half a pixel apart; and the level "overlay" has a canvas of its own.
+        # One pixel wide, a line is drawn ten times faster than any wider one: each strip is drawn twice, half
+        # a pixel apart. The level "overlay" has a canvas of its own.
         plot.extra_x_ranges, plot.extra_y_ranges = {"bold": self.bold_x}, {"bold": self.bold_y}
         for ranges in ({}, {"x_range_name": "bold", "y_range_name": "bold"}):
             plot.add_glyph(self.source, self.line, level="overlay", **ranges)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from stream.contract import Validity
 
-# What monitors show where nobody has chosen: it lies along the heart's axis, so that P waves and QRS complexes
-# are tall and upright.
+# What monitors show where nobody has chosen: it lies along the heart's axis, so that P waves and QRS
+# complexes are tall and upright.
 _USUAL = "II"
 # Quality is 1 (good) to 0; the bounds are those by which `stream.vitals.quality` gives up a lead and takes it
 # back.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 _SPANS_MV = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 # Room above and below together, as a share of what has to fit: more than the middle may be off.
 _ROOM = 0.12
-# A scale is kept until less of it is used than this. After a change 0.6 of it is used at the least (the next smaller
-# step is two thirds of it), so that the scale does not go back and forth.
+# A scale is kept until less of it is used than this. After a change at least 0.59 of it are used (the next
+# smaller step is two thirds of it), so that the scale does not go back and forth.
 _UNUSED = 0.55
 # The strip's middle moves in such parts of its height, so that it does not follow every breath.
 _PARTS = 10
@@ -30,7 +30,8 @@ class Span:
     def fits(self, least: float, most: float) -> bool:
         """Say whether values from `least` to `most` are in it, and use enough of it."""
         used = (most - least) / (self.high - self.low)
-        roomy = used >= _UNUSED or self.high - self.low <= _SPANS_MV[0]
+        # The smallest span, whatever rounding has left of it.
+        roomy = used >= _UNUSED or self.high - self.low < 1.01 * _SPANS_MV[0]
         return self.low <= least and most <= self.high and roomy
 
 

@@ -18,10 +18,10 @@ from monitor.tiles.trend import STEP_S, score_trend
 
 LEAF = 64
 """Beds on one leaf: eight by eight, the smallest tiles that can be read at a desk."""
-# Updates of the strips. A few large ones sweep as evenly as the bed view; the small ones of a ward move by two
-# pixels with each of eight updates a second.
+# Updates of the strips. A few large ones sweep as evenly as the bed view; the small ones of a ward move by
+# four pixels with each of eight updates a second.
 _FEW, _FEW_NS, _MANY_NS = 4, 0, 110_000_000
-# Beyond this the browser has drawn over all of it: the whole strip is due.
+# The part of a strip in front of the trace that is empty, as the script has it.
 _GAP = 0.06
 _TILES_NS = 1_000_000_000
 
@@ -47,9 +47,9 @@ class WardState(DataModel):
 class WardView:
     """The tiles of one page.
 
-    A strip's news go to the browser as bytes: its number, first point, number of points and points of the
-    whole strip (four times uint16), then the points (int16, microvolts, -32768 where there is none). Points are
-    counted around: after the last comes the first.
+    A strip's news go to the browser as bytes: its number, first new point, number of new points and number
+    of points of the whole strip (uint16 each), then the new points (int16, microvolts, -32768 where there is
+    none). Points are counted around: after the last comes the first.
 
     Parameters
     ----------
@@ -64,6 +64,8 @@ class WardView:
     def __init__(self, ward: Ward, strips: Strips, order: Callable[[], Sequence[str]]) -> None:
         self._ward, self._strips, self._order = ward, strips, order
         self._state = WardState()
+        self._leaves = 1
+        # By strip: the bucket up to which the browser has it.
         self._heads: dict[int, int] = {}
         self._drawn_ns = self._told_ns = 0
         self._shown: list[str] = []
@@ -105,7 +107,9 @@ class WardView:
         self._shown = names
         self._heads = {number: self._heads[number] for number in numbers if number in self._heads}
         news = [
-            self._news(strip, bed, now_ns) for strip, bed in zip(strips, beds, strict=True) if strip is not None
+            self._news(strip, bed, now_ns)
+            for strip, bed in zip(strips, beds, strict=True)
+            if strip is not None
         ]
         packet = b"".join(news)
         if packet:

@@ -110,6 +110,7 @@ def alarm(
     priority: Priority = Priority.MEDIUM,
     kind: AlarmKind = AlarmKind.PHYSIOLOGICAL,
     message: str = "unusual ECG",
+    rule: str = "anomaly",
     onset_t: int = T0,
     ingest_ns: int = T0,
 ) -> AlarmEvent:
@@ -118,7 +119,7 @@ def alarm(
         event=f"{name}-{number}",
         bed=bed,
         session=session,
-        rule="anomaly",
+        rule=rule,
         kind=kind,
         code="ECG_ANOMALY",
         priority=priority,
@@ -156,10 +157,19 @@ def explanation(
     return Explanation(header, arrays)
 
 
-def vitals(second: int, *, session: str = "s1", rate: float | None = 75.0, fs: float = 500.0) -> Vitals:
+def vitals(
+    second: int,
+    *,
+    bed: str = "bed-1",
+    session: str = "s1",
+    rate: float | None = 75.0,
+    fs: float = 500.0,
+    quality: dict[str, float] | None = None,
+    issues: dict[str, tuple[str, ...]] | None = None,
+) -> Vitals:
     end = round((second + 1) * fs)
     return Vitals(
-        bed="bed-1",
+        bed=bed,
         session=session,
         start=round(second * fs),
         end=end,
@@ -167,7 +177,7 @@ def vitals(second: int, *, session: str = "s1", rate: float | None = 75.0, fs: f
         heart_rate=rate,
         rr_irregularity=None,
         beats=(end - 100,),
-        quality={"I": 1.0, "II": 1.0},
-        issues={},
+        quality=quality or {"I": 1.0, "II": 1.0},
+        issues=issues or {},
         ingest_ns=T0 + round(end / fs * S),
     )

@@ -18,7 +18,7 @@ import numpy as np
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import AlarmEvent, Command
-from tests.monitor.messages import S, chunk, explanation, finding
+from tests.monitor.messages import S, chunk, explanation, finding, vitals
 
 _PROGRAM = """
 import sys
@@ -75,7 +75,7 @@ class FakeWard:
     ----------
     redis_url : str
     beds : dict of str to tuple of str
-        Leads by bed.
+        Leads by bed; more may come while it runs.
     """
 
     redis_url: str
@@ -108,12 +108,15 @@ class FakeWard:
             while not self._stop.is_set():
                 now = clock.now_ns()
                 start = began + seq * S // 5
-                for bed, leads in self.beds.items():
+                for bed, leads in list(self.beds.items()):
                     sent = chunk(seq, bed=bed, leads=leads, t0=start, ingest_ns=now)
                     await bus.publish("samples", bed.encode(), sent.encode())
                     if seq >= 2:
                         told = finding(seq, bed=bed, score=0.5 + seq % 3, t_end=start)
                         await bus.publish("findings", bed.encode(), told.encode())
+                    if seq % 5 == 4:
+                        heard = vitals(seq // 5, bed=bed, quality=dict.fromkeys(leads, 1.0))
+                        await bus.publish("vitals", bed.encode(), heard.encode())
                     if bed in self.watched:
                         expected = explanation(
                             np.full((len(leads), 800), 0.1), leads=leads, bed=bed, t_start=start - 8 * S

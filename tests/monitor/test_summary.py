@@ -6,17 +6,17 @@ from monitor.live.ward import Ward
 from monitor.summary import (
     alarm_line,
     bed_line,
-    bed_lines,
     brief,
     clock_time,
     duration,
     lag,
+    loudest,
     natural,
     number,
     ward_trouble,
 )
 from stream.contract import AlarmKind, Presence, Priority
-from tests.monitor.messages import T0, S, alarm, chunk, finding
+from tests.monitor.messages import T0, S, alarm, chunk, finding, vitals
 
 
 def ward_of(*beds: str, scored: bool = True) -> Ward:
@@ -90,21 +90,66 @@ def test_an_acknowledged_alarm_says_so() -> None:
     line = alarm_line(alarm(presence=Presence.ACKNOWLEDGED), T0)
     assert line["acknowledged"]
     assert line["presence"] == "acknowledged"
+    ward = ward_of("bed-1")
+    ward.take_alarm(alarm(message="unusual ECG"))
+    seen = alarm(number=1, presence=Presence.ACKNOWLEDGED, message="acknowledged by anna")
+    ward.take_alarm(seen.model_copy(update={"who": "anna"}))
+    line = bed_line(ward.beds["bed-1"], NOW)
+    assert (line["text"], line["presence"]) == ("unusual ECG", "acknowledged by anna"), (
+        "and still says what it is"
+    )
+    assert line["brief"] == "unusual ECG ack"
 
 
-def test_alarmed_beds_come_first_then_unscored_ones_then_the_rest_by_name() -> None:
-    ward = ward_of("bed-10", "bed-2", "bed-3", "bed-4", "bed-5")
-    other = ward_of("bed-6", scored=False)
-    ward.beds["bed-6"] = other.beds["bed-6"]
-    ward.take_alarm(alarm("a", bed="bed-3"))
-    ward.take_alarm(alarm("b", bed="bed-5", priority=Priority.HIGH))
-    ward.take_alarm(alarm("c", bed="bed-4", presence=Presence.ACKNOWLEDGED))
-    order = [line["bed"] for line in bed_lines(ward, NOW)]
-    assert order == ["bed-5", "bed-3", "bed-4", "bed-6", "bed-2", "bed-10"]
+def test_what_nobody_has_answered_is_told_beside_what_somebody_has() -> None:
+    ward = ward_of("bed-1")
+    ward.take_alarm(alarm("a", priority=Priority.HIGH, presence=Presence.ACKNOWLEDGED))
+    ward.take_alarm(alarm("b", kind=AlarmKind.TECHNICAL))
+    ward.take_alarm(alarm("c", priority=Priority.LOW))
+    line = bed_line(ward.beds["bed-1"], NOW)
+    assert (line["level"], line["acknowledged"]) == ("high", True)
+    assert (line["more"], line["more_level"], line["more_sign"]) == (2, "medium", "!!")
+
+
+def test_the_loudest_alarm_is_the_most_urgent_one_that_nobody_has_answered() -> None:
+    ward = ward_of("bed-1", "bed-2")
+    assert loudest(ward, NOW, None) == ""
+    ward.take_alarm(alarm("paused", priority=Priority.INFO, kind=AlarmKind.TECHNICAL, rule="paused"))
+    assert loudest(ward, NOW, None) == ""
+    ward.take_alarm(alarm("a", bed="bed-2", priority=Priority.LOW))
+    ward.take_alarm(alarm("b", bed="bed-2", priority=Priority.HIGH, presence=Presence.LATCHED))
+    assert loudest(ward, NOW, None) == "high"
+    ward.take_alarm(alarm("b", 1, bed="bed-2", priority=Priority.HIGH, presence=Presence.ACKNOWLEDGED))
+    assert loudest(ward, NOW, None) == "low"
+    assert loudest(ward_of("bed-1", scored=False), NOW, None) == "medium", "nobody is left to raise it"
+    assert loudest(ward, NOW, NOW) == "high", "all of it is old"
+
+
+@pytest.mark.parametrize(
+    ("quality", "issues", "bars", "text"),
+    [
+        ({"I": 0.9, "II": 0.5}, {}, 3, "good signal"),
+        ({"I": 0.9, "II": 0.1}, {"II": ("off",)}, 2, "II off"),
+        ({"I": 0.9, "II": 0.1, "V1": 0.0}, {}, 1, "2 of 3 leads poor"),
+        ({"I": 0.0, "II": 0.1}, {}, 0, "no usable signal"),
+    ],
+)
+def test_the_signal_is_told_in_bars_and_words(
+    quality: dict[str, float], issues: dict[str, tuple[str, ...]], bars: int, text: str
+) -> None:
+    ward = ward_of("bed-1")
+    bed = ward.beds["bed-1"]
+    assert bed_line(bed, NOW)["signal"] == {"bars": None, "text": ""}
+    ward.take_vitals(vitals(11, quality=quality, issues=issues, rate=71.6))
+    line = bed_line(bed, NOW)
+    assert line["signal"] == {"bars": bars, "text": text}
+    assert (line["rate"], line["paused"]) == ("72", False)
+    assert bed_line(bed, NOW + 5 * S)["signal"]["bars"] is None, "nobody knows any more"
+    assert bed_line(bed, NOW + 5 * S)["rate"] == "–"
 
 
 def test_names_are_sorted_as_people_count() -> None:
-    assert sorted(["b10", "b2", "a", "2", "b2a"], key=natural) == ["2", "a", "b2", "b2a", "b10"]
+    assert sorted(["b10", "B2", "a", "2", "b2a"], key=natural) == ["2", "a", "B2", "b2a", "b10"]
 
 
 def test_trouble_of_the_whole_is_told() -> None:
