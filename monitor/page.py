@@ -132,15 +132,18 @@ class Page:
         on_close: Callable[[Page], None],
     ) -> None:
         self._pump, self._bulletin, self._clock = pump, bulletin, clock
-        self._on_close = on_close
+        self._document, self._on_close = document, on_close
         usual = BedView.name if bed else VIEWS[0]
         self._state = PageState(selected=bed, view=view if view in VIEWS else usual)
-        drawn: list[View] = [WardView(pump.ward, strips, lambda: bulletin.names), BedView(pump)]
+        bed_view = BedView(pump, self.wake)
+        drawn: list[View] = [WardView(pump.ward, strips, lambda: bulletin.names), bed_view]
         self._views = {view.name: view for view in drawn}
         self._seen: View | None = None
         self._bed: str | None = None
         self._drawing_until_ns = clock.now_ns() + _FIRST_DRAWING_NS
+        self._woken = False
         self._state.on_change("drawn", self._see_drawing)
+        self._state.on_change("dark", lambda _attribute, _old, dark: bed_view.dress(dark=dark))
         figures = [figure for view in drawn for figure in view.figures]
         # A root needs a place on the page, which a state has not: states travel as tags of a figure.
         states = [model for view in drawn for model in view.models.values() if isinstance(model, DataModel)]
@@ -167,8 +170,15 @@ class Page:
         self._rest()
         self._on_close(self)
 
+    def wake(self) -> None:
+        """Bring the page up to now, as soon as the document is free."""
+        if not self._woken:
+            self._woken = True
+            self._document.add_next_tick_callback(self.tick)
+
     def tick(self) -> None:
         """Bring the page up to now."""
+        self._woken = False
         now_ns = self._clock.now_ns()
         self._state.ward = self._bulletin.text(now_ns)
         view = self._views.get(self._state.view)

@@ -85,7 +85,7 @@ class Monitor:
         """Fill the document of a new session."""
         document.title = "Bedside"
         document.template = self._template
-        document.template_variables.update(version=self._version, views=list(VIEWS))
+        document.template_variables.update(version=self._version, views=list(VIEWS), scripts=_scripts())
         # The page tells of a lost connection itself.
         document.config.notify_connection_status = False
         context = document.session_context
@@ -151,6 +151,12 @@ class _Tidying:
         gc.collect()
         if self._trim is not None:
             self._trim(0)
+
+
+def _scripts() -> list[str]:
+    # The shell's, and each view's after its parts, which are named after it.
+    parts = {view: sorted(path.stem for path in _STATIC.glob(f"{view}-*.js")) for view in VIEWS}
+    return ["page", "sound", "help", "ask", *(name for view in VIEWS for name in (*parts[view], view))]
 
 
 class _Health(RequestHandler):

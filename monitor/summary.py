@@ -145,7 +145,7 @@ def bed_line(bed: Bed, now_ns: int) -> dict[str, Any]:
         if unheard is not None:
             line["more_level"] = unheard.priority.value
             line["more_sign"] = _SIGNS[unheard.kind][unheard.priority]
-    state, sign, text = _state(bed, now_ns)
+    state, sign, text = state_line(bed, now_ns)
     line["state"] = state
     if not alarms:
         line |= {"sign": sign, "text": text, "brief": text.partition(":")[0]}
@@ -177,8 +177,8 @@ def is_current(bed: Bed, now_ns: int) -> bool:
     return not bed.is_silent(now_ns) and not bed.is_unscored()
 
 
-def _state(bed: Bed, now_ns: int) -> tuple[str, str, str]:
-    # State of the feed, its sign and its text.
+def state_line(bed: Bed, now_ns: int) -> tuple[str, str, str]:
+    """Return the state of a bed's feed, its sign and its text."""
     feed = bed.feed
     if feed is None:
         return "silent", "–", "no signal"

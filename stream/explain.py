@@ -61,6 +61,12 @@ def maps_of(manifest: Manifest, verdict: Verdict) -> dict[str, str | None]:
     return maps
 
 
+def hidden_maps(manifest: Manifest) -> dict[str, str]:
+    """Return the attention maps of a model that are not shown though they were tested, with the reasons."""
+    whys = {name: _why_hidden(manifest, name) for name in _ATTENTIONS if name in manifest.explanations}
+    return {name: why for name, why in whys.items() if why is not None}
+
+
 def _why_hidden(manifest: Manifest, name: str) -> str | None:
     check = manifest.explanations.get(name)
     if check is None:

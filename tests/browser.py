@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+
+from stream.clock import SystemClock
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_MS = 30_000
@@ -40,3 +42,17 @@ def open_page(width: int = 1440, height: int = 900) -> Iterator[Page]:
         finally:
             browser.close()
     assert [error for error in errors if not any(words in error for words in (*_CUT_OFF, _REFUSED))] == []
+
+
+def text(page: Page, selector: str) -> str:
+    """Return the text of all elements that are found."""
+    return " ".join(page.locator(selector).all_inner_texts())
+
+
+def wait(page: Page, condition: Callable[[], object], timeout_ms: int = WAIT_MS) -> None:
+    """Ask ten times a second; what a page shows has no event that a test could await."""
+    clock = SystemClock()
+    end_ns = clock.now_ns() + timeout_ms * 1_000_000
+    while not condition():
+        assert clock.now_ns() < end_ns, "the page does not show it"
+        page.wait_for_timeout(100)

@@ -1,69 +1,72 @@
-"""The sweeping leads of one page: what is on the screen, and what changes from one update to the next.
+"""What a page is sent of one feed: everything that it shows once, then what is new.
 
-Traces run from left to right and begin again at the left edge, over what they drew before; a gap runs in
-front of them. So an update is a short slice of each lead, and the picture has a fixed number of points.
+The browser keeps it, decides where it stands on the paper, and plays it out evenly. Positions are buckets
+of the feed (`monitor.bed.trace`), voltages microvolts in 16 bits, shades a byte each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from models.manifest import FilterSpec
-from monitor.bed.layout import Layout, lead_order
-from monitor.bed.trace import SETTLING_S, Grid, Overlay, Trace
+from monitor.bed.overlay import Overlay
+from monitor.bed.trace import SETTLING_S, Grid, Trace
 from monitor.live.ring import Float32Array
 from monitor.live.ward import Feed
-from stream.contract import Explanation
+from stream.contract import INVALID, Explanation, Vitals
+from stream.leads import LEADS
 
-# The gap in front of the trace: wide enough to be seen from afar.
-_ERASE_S = 0.3
+Packet = dict[str, Any]
+"""Plain values and arrays, by name; see `Sweep.news`."""
 
-Patch = list[tuple[tuple[int, slice], list[float]]]
-"""Place of the lead, points, and their new heights, as `ColumnDataSource.patch` takes them."""
-Columns = dict[str, list[Float32Array]]
-"""``xs`` and ``ys``: a line for each lead."""
+HELD_S = 60.0
+"""Seconds that a browser keeps: a sweep of the slowest paper on the widest screen in use."""
+_UV_PER_MV = 1000.0
 
 
-@dataclass(slots=True)
-class Update:
-    """What one step changes: patches of the two ``ys`` columns."""
-
-    trace: Patch
-    expected: Patch
+def lead_order(leads: tuple[str, ...]) -> list[int]:
+    """Return the order in which leads are drawn: the standard ones first, then the others as they come."""
+    return sorted(
+        range(len(leads)),
+        key=lambda column: (LEADS.index(leads[column]) if leads[column] in LEADS else len(LEADS), column),
+    )
 
 
 class Sweep:
-    """The leads of one feed on one page.
+    """What one page is sent of one feed.
 
     Parameters
     ----------
     feed : Feed
-    layout : Layout
     band : FilterSpec
-    size : float
-        mm/mV.
     """
 
-    def __init__(self, feed: Feed, layout: Layout, band: FilterSpec, size: float) -> None:
+    def __init__(self, feed: Feed, band: FilterSpec) -> None:
         self.session = feed.session
         self.order = lead_order(feed.leads)
         self.leads = tuple(feed.leads[column] for column in self.order)
-        self._grid = Grid(feed.fs, layout.seconds)
-        self._gap = max(1, round(_ERASE_S * feed.fs / self._grid.size))
-        start = max(feed.ring.first, feed.ring.stop - round((layout.seconds + SETTLING_S) * feed.fs))
+        self._fs = feed.fs
+        self._grid = Grid(feed.fs, HELD_S)
+        oldest = feed.ring.stop - round((HELD_S + SETTLING_S) * feed.fs)
+        start = max(feed.ring.first, oldest)
         self._trace = Trace(self._grid, len(self.leads), band, start)
-        self._overlay = Overlay(self._grid, self.leads, max(0, start // self._grid.size))
-        self._explained = False
-        self._head = 0
-        self.place(layout, size)
+        self._first = self._sent = self._bucket(start + (round(SETTLING_S * feed.fs) if start else 0))
+        self._overlay = Overlay(self._grid, self.leads, self._first)
+        self._changed = self._unchanged
+        self._vitals: list[Vitals] = []
+        self._rated_to = 0
+        self._begun = False
 
-    def place(self, layout: Layout, size: float) -> None:
-        """Lay the leads out anew, at another size or in another picture with as many columns."""
-        self.layout, self.size = layout, size
-        self._baselines = np.array([layout.baseline(place) for place in range(len(self.leads))], np.float32)
+    @property
+    def _unchanged(self) -> tuple[int, int]:
+        return self._trace.stop + self._grid.capacity, 0
+
+    def _bucket(self, sample: float) -> int:
+        return int(sample // self._grid.size)
 
     def follow(self, feed: Feed) -> bool:
         """Take the samples that have come since; False if too many have been missed to go on."""
@@ -75,76 +78,95 @@ class Sweep:
         return True
 
     def explain(self, explanation: Explanation, first_sample: float) -> None:
-        """Take a window's reconstruction; `columns` shows it, and so do the next steps."""
-        self._explained = True
-        self._overlay.add(explanation, first_sample)
+        """Take what the model says of a window whose first point lies at a sample of the session."""
+        start, stop = self._overlay.add(explanation, first_sample)
+        if start < stop:
+            self._changed = min(start, self._changed[0]), max(stop, self._changed[1])
 
-    def columns(self, position: int) -> tuple[Columns, Columns]:
-        """Return the full picture at a play-out position: the traces, and what was expected of them."""
-        self._head = self._bucket(position)
-        seconds = self._grid.seconds()
-        xs = [(seconds + self.layout.left(place)).astype(np.float32) for place in range(len(self.leads))]
-        return {"xs": xs, "ys": self._picture(self._trace)}, {"xs": xs, "ys": self.expected()}
+    def rate(self, vitals: Iterable[Vitals]) -> None:
+        """Take beats and signal quality, in order; those of other sessions and known ones are left out."""
+        for second in vitals:
+            if second.session == self.session and second.end > self._rated_to:
+                self._rated_to = second.end
+                self._vitals.append(second)
 
-    def expected(self) -> list[Float32Array]:
-        """Return the full ``ys`` column of what the model expected, up to where the traces are."""
-        return self._picture(self._overlay)
-
-    def step(self, position: int) -> Update | None:
-        """Move on to a play-out position.
+    def news(self) -> Packet:
+        """Return what has come since the last packet; empty if nothing has.
 
         Returns
         -------
-        Update or None
-            None if it is so far that the full picture is due.
+        dict
+            In the first packet ``leads`` (names, in the order of the arrays), ``fs``, ``size`` (samples in a
+            bucket), ``points`` (in a bucket) and ``held`` (buckets to keep).
+            ``start``: first bucket of ``trace``, int16, shape (leads, n * points), microvolts, `INVALID`
+            where there is none. ``from``: first bucket of what the model says: ``expected`` and ``spread``
+            of the same kind, ``error`` and ``attention``, uint8, shape (leads, n), and ``temporal``,
+            uint8, shape (1, n): 0 nothing, 1 the lightest to 255 the darkest shade; ``error_most``: the
+            error of the darkest, ``error_unit``: its unit. ``seconds``: of each second that was rated the
+            first bucket, the one after the last and the places of poor leads; ``beats``: buckets.
         """
-        old, new = self._head, self._bucket(position)
-        if new - old >= self._grid.buckets - self._gap:
-            return None
-        self._head = new
-        update = Update([], [])
-        if new > old:
-            update.trace = self._drawn(self._trace, old, new) + self._erased(old, new)
-            if self._explained:
-                update.expected = self._drawn(self._overlay, old, new) + self._erased(old, new)
-        return update
+        grid, packet = self._grid, Packet()
+        if not self._begun:
+            self._begun = True
+            packet |= {
+                "leads": list(self.leads),
+                "fs": self._fs,
+                "size": grid.size,
+                "points": grid.points,
+                "held": grid.capacity,
+            }
+        if self._trace.stop > self._sent:
+            points = self._trace.read(self._sent, self._trace.stop)
+            packet |= {"start": self._sent, "trace": _microvolts(points)}
+            self._sent = self._trace.stop
+        packet |= self._model_news()
+        whole = [second for second in self._vitals if self._bucket(second.end) <= self._sent]
+        if whole:
+            packet["seconds"] = [
+                [
+                    self._bucket(second.start),
+                    self._bucket(second.end),
+                    [place for place, lead in enumerate(self.leads) if second.issues.get(lead)],
+                ]
+                for second in whole
+            ]
+            packet["beats"] = [self._bucket(beat) for second in whole for beat in second.beats]
+            self._vitals = self._vitals[len(whole) :]
+        return packet
 
-    def _bucket(self, position: int) -> int:
-        due = (position - self._trace.delay) // self._grid.size
-        return max(self._head, min(due, self._trace.stop))
+    def _model_news(self) -> Packet:
+        # As all that lies beyond the trace, it waits for it.
+        start, stop = self._changed[0], min(self._changed[1], self._sent)
+        if start >= stop:
+            return {}
+        overlay = self._overlay
+        self._changed = (stop, self._changed[1]) if self._changed[1] > stop else self._unchanged
+        news: Packet = {
+            "from": start,
+            "expected": _microvolts(self._points(overlay.expected.read(start, stop))),
+            "error": _shades(overlay.error.read(start, stop)),
+            "error_most": overlay.error_most,
+            "error_unit": "SD" if overlay.has_spread else "mV",
+        }
+        if "spread" in overlay.has:
+            news["spread"] = _microvolts(self._points(overlay.spread.read(start, stop)))
+        if "lead_attention" in overlay.has:
+            news["attention"] = _shades(overlay.attention.read(start, stop))
+        if "temporal_attention" in overlay.has:
+            news["temporal"] = _shades(overlay.temporal.read(start, stop))
+        return news
 
-    def _on_paper(self, points: Float32Array) -> Float32Array:
-        # Points of some buckets as a row of heights for each lead.
-        return (points * self.size + self._baselines).T
+    def _points(self, rows: Float32Array) -> Float32Array:
+        return rows.reshape(len(rows) * self._grid.points, -1)
 
-    def _picture(self, source: Trace | Overlay) -> list[Float32Array]:
-        grid = self._grid
-        picture = np.full((len(self.leads), grid.buckets * grid.points), np.nan, np.float32)
-        oldest = self._head - grid.buckets + self._gap
-        for first, last, at in self._runs(oldest, self._head):
-            picture[:, at : at + (last - first) * grid.points] = self._on_paper(source.read(first, last))
-        return list(picture)
 
-    def _drawn(self, source: Trace | Overlay, start: int, stop: int) -> Patch:
-        patch: Patch = []
-        for first, last, at in self._runs(start, stop):
-            # Hundredths of a millimetre of paper are finer than any screen, and short to write.
-            rows = np.round(self._on_paper(source.read(first, last)).astype(np.float64), 2).tolist()
-            patch += [((place, slice(at, at + len(row))), row) for place, row in enumerate(rows)]
-        return patch
+def _microvolts(points: Float32Array) -> npt.NDArray[np.int16]:
+    # One row for each lead. What is off the scale of 16 bits is off every paper, too.
+    scaled = np.clip(np.rint(points.T * _UV_PER_MV), INVALID + 1, -(INVALID + 1))
+    return np.ascontiguousarray(np.where(np.isnan(scaled), INVALID, scaled).astype(np.int16))
 
-    def _erased(self, start: int, stop: int) -> Patch:
-        patch: Patch = []
-        # A step longer than the gap has drawn over the first of it.
-        for first, last, at in self._runs(max(start + self._gap, stop), stop + self._gap):
-            blank = [float("nan")] * ((last - first) * self._grid.points)
-            patch += [((place, slice(at, at + len(blank))), blank) for place in range(len(self.leads))]
-        return patch
 
-    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        # Stretches of buckets that lie side by side on the paper, with the point at which each begins.
-        while start < stop:
-            slot = start % self._grid.buckets
-            last = min(stop, start + self._grid.buckets - slot)
-            yield start, last, slot * self._grid.points
-            start = last
+def _shades(rows: Float32Array) -> npt.NDArray[np.uint8]:
+    # One row for each lead.
+    dark = 1 + np.rint(rows.T * 254)
+    return np.ascontiguousarray(np.where(np.isnan(dark), 0, dark).astype(np.uint8))

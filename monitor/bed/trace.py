@@ -15,11 +15,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.interpolate import CubicSpline
 
 from models.manifest import FilterSpec
 from monitor.live.ring import Float32Array, SampleRing
-from stream.contract import Explanation
 from stream.preprocess import Conditioner, Resampled, group_delay_ms
 
 MONITOR_BAND = FilterSpec()
@@ -29,11 +27,12 @@ WIDE_BAND = FilterSpec(stop_hz=1e6)
 """From 0.5 Hz up: hum, muscle noise and pacing spikes show."""
 
 BUCKETS_PER_S = 125.0
-"""A column of 5 s is about 550 pixels wide: 250 points a second are two to a pixel."""
+"""At 50 mm/s, and 4 pixels a millimetre, a second is 200 pixels wide: 250 points a second are one to a pixel
+at least, and their highest and lowest values are there at any speed."""
 # The play-out is behind by a chunk of half a second and a second of jitter at most, and slews from there.
 _WAITING_S = 3.0
-# The high-pass has forgotten what was before after this long.
-SETTLING_S = 15.0
+# What is left of an offset of 1 mV is then below a microvolt (second order, 0.5 Hz).
+SETTLING_S = 4.0
 
 
 class Grid:
@@ -44,7 +43,7 @@ class Grid:
     fs : float
         Sampling frequency of the feed, Hz.
     seconds : float
-        Length of a sweep; it is rounded to whole buckets.
+        What is to be kept; it is rounded to whole buckets.
     buckets_per_s : float
         At least so many, as far as there are samples for it.
 
@@ -55,9 +54,9 @@ class Grid:
     points : int
         Points in a bucket.
     buckets : int
-        Buckets in a sweep.
+        Buckets of `seconds`.
     capacity : int
-        Buckets to keep: a sweep, and those that wait for their turn.
+        Buckets to keep: those, and those that wait for their turn.
     """
 
     def __init__(self, fs: float, seconds: float, buckets_per_s: float = BUCKETS_PER_S) -> None:
@@ -71,10 +70,6 @@ class Grid:
         """Return where the points of some buckets lie, in samples of the session, flat."""
         point = np.arange(start * self.points, stop * self.points, dtype=np.float64)
         return (point + 0.5) * (self.size / self.points) - 0.5
-
-    def seconds(self) -> npt.NDArray[np.float64]:
-        """Return where the points of a sweep lie, in seconds from its left edge."""
-        return (self.samples(0, self.buckets) + 0.5) / self.fs
 
 
 class Trace:
@@ -149,81 +144,3 @@ def thin(buckets: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     at_high = np.where(absent, -np.inf, buckets).argmax(axis=-1)
     both = np.stack([np.minimum(at_low, at_high), np.maximum(at_low, at_high)], axis=-1)
     return np.take_along_axis(buckets, both, axis=-1)
-
-
-def _between(values: npt.NDArray[np.floating], at: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    # Rows of the model's points, up to 10 ms apart, at places between them: straight lines would cut a
-    # tenth off a QRS complex, and look like an error of the model's.
-    points, position = values.astype(np.float64), np.arange(values.shape[1])
-    between = np.full((len(points), len(at)), np.nan)
-    whole = np.isfinite(points).all(axis=1)
-    if whole.any():
-        between[whole] = CubicSpline(position, points[whole], axis=1)(at)
-    for row in np.flatnonzero(~whole):
-        between[row] = np.interp(at, position, points[row])
-    return between
-
-
-class Overlay:
-    """What the model expected, on the grid of the trace.
-
-    Windows overlap, and a model sees the middle of a window best: every point is drawn as the window
-    expected it in which it lies nearest to the middle.
-
-    Parameters
-    ----------
-    grid : Grid
-    leads : sequence of str
-        The leads of the trace, in its order.
-    start : int
-        First bucket.
-    """
-
-    def __init__(self, grid: Grid, leads: tuple[str, ...], start: int) -> None:
-        self._grid = grid
-        self._leads = leads
-        self._points = SampleRing(grid.capacity, grid.points * len(leads), start)
-        # How far from the nearest edge of its window each point lies, in points of the model.
-        self._depth = SampleRing(grid.capacity, grid.points, start)
-
-    def extend(self, stop: int) -> None:
-        """Make room up to a bucket, exclusive."""
-        self._points.extend(stop)
-        self._depth.extend(stop)
-
-    def add(self, explanation: Explanation, first_sample: float) -> None:
-        """Take a window's reconstruction.
-
-        Parameters
-        ----------
-        explanation : Explanation
-        first_sample : float
-            Where its first point lies, in samples of the session.
-        """
-        header, grid = explanation.header, self._grid
-        reconstruction = explanation.arrays.get("reconstruction")
-        if reconstruction is None or reconstruction.ndim != 2 or reconstruction.shape[1] < 2:
-            return
-        n = reconstruction.shape[1]
-        step = grid.fs / header.fs
-        start = max(0, math.ceil(first_sample / grid.size))
-        stop = math.floor((first_sample + (n - 1) * step) / grid.size)
-        if start >= stop:
-            return
-        self.extend(stop)
-        at = (grid.samples(start, stop) - first_sample) / step
-        depth = np.minimum(at, n - 1 - at).reshape(stop - start, -1)
-        held = self._depth.read(start, stop)
-        better = ~(held > depth)
-        self._depth.replace(start, np.where(better, depth, held))
-        points = self._points.read(start, stop).reshape(stop - start, grid.points, len(self._leads))
-        drawn = _between(reconstruction, at).reshape(len(reconstruction), stop - start, -1)
-        for row, lead in enumerate(header.leads[: len(reconstruction)]):
-            if lead in self._leads:
-                column = self._leads.index(lead)
-                points[:, :, column] = np.where(better, drawn[row], points[:, :, column])
-        self._points.replace(start, points.reshape(stop - start, -1))
-
-    def read(self, start: int, stop: int) -> Float32Array:
-        """Return points of some buckets, shape (buckets * points, leads), NaN where there is none."""
-        return self._points.read(start, stop).reshape((stop - start) * self._grid.points, -1)

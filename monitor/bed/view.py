@@ -1,46 +1,45 @@
-"""One bed on one page: its leads as a sweep, its score, and what is to be said of it."""
+"""One bed on one page: its leads, what the model says of them, its score, and what is to be said of it."""
 
 from __future__ import annotations
 
 import json
-import math
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
-from bokeh.core.properties import Float, String
+from bokeh.core.properties import Any as AnyProperty
+from bokeh.core.properties import Int, String
 from bokeh.model import DataModel, Model
 from bokeh.models import LayoutDOM
 
-from monitor.bed.figures import NameStyle, ScoreFigure, SweepFigure
-from monitor.bed.layout import PAPER_SPEED, Layout
+from monitor.bed.figures import ScoreFigure
 from monitor.bed.scores import score_chart
-from monitor.bed.sweep import Sweep
+from monitor.bed.sweep import Packet, Sweep
 from monitor.bed.trace import MONITOR_BAND, WIDE_BAND
+from monitor.bed.words import bed_words
 from monitor.live.pump import Pump
 from monitor.live.ward import HISTORY_S, Bed, Feed
-from monitor.summary import alarm_line, is_current, lag, local_time, number
-from stream.contract import Validity
+from monitor.summary import local_time
 
-_BED_NS = 500_000_000
-# A loss is told for as long as it takes to look up; the gap in the trace has gone by then.
-_MISSING_SHOWN_NS = 60_000_000_000
-# A trace further behind than this is no longer live.
-_BEHIND_S = 1.0
+_WORDS_NS = 500_000_000
+# The browser says twice a second what it has taken. One that has not for longer cannot keep up: what it is
+# sent would pile up on the way to it, and it would show the past.
+_SLOW_NS = 2_000_000_000
 # Slower than this is no ECG, and too slow for the filter.
 _FS_MIN = 20.0
 _BANDS = {"monitor": MONITOR_BAND, "wide": WIDE_BAND}
-_SIZES = {"auto": None, "5": 5.0, "10": 10.0, "20": 20.0, "40": 40.0}
 
 
 class BedState(DataModel):
-    """What travels between the view's script and the server beside the figures' data."""
+    """What travels between the view's script and the server."""
 
-    bed = String(default="{}")
-    """JSON: the bed that is shown."""
+    words = String(default="{}")
+    """JSON: what is said of the bed that is shown."""
+    packet: Any = AnyProperty(default={})
+    """Traces and what goes with them: see `monitor.bed.sweep`, and ``number``, which counts packets."""
     band = String(default="monitor")
-    size = String(default="auto")
-    width = Float(default=0.0)
-    height = Float(default=0.0)
-    """Pixels of the sweep."""
+    taken = Int(default=-1)
+    """Number of the newest packet that the browser has taken; -1 before it can take any."""
 
 
 class BedView:
@@ -50,37 +49,40 @@ class BedView:
     ----------
     pump : Pump
         Is asked for explanations of the bed while it is shown.
+    wake : callable
+        Brings about a call of `show` at once; called when samples of the bed have come.
     """
 
     name = "bed"
 
-    def __init__(self, pump: Pump) -> None:
-        self._pump = pump
+    def __init__(self, pump: Pump, wake: Callable[[], None]) -> None:
+        self._pump, self._wake = pump, wake
         self._state = BedState()
-        self._sweep_figure, self._score_figure = SweepFigure(), ScoreFigure()
+        self._score_figure = ScoreFigure()
         self._sweep: Sweep | None = None
         self._shown: str | None = None
         self._explained = self._findings = 0
-        self._names: list[tuple[str, NameStyle]] = []
-        self._bed_ns = 0
-        self._laid_out = True
-        for name in ("size", "width", "height"):
-            self._state.on_change(name, self._lay_out_again)
+        self._words_ns = 0
+        self._number = 0
+        # Packets that the browser has not said it has taken: number, and when it was sent.
+        self._on_the_way: deque[tuple[int, int]] = deque()
+        self._slow = False
+        self._state.on_change("taken", self._note_taken)
         self._state.on_change("band", self._filter_again)
 
     @property
     def figures(self) -> list[LayoutDOM]:
         """What is to be drawn."""
-        return [self._sweep_figure.figure, self._score_figure.figure]
+        return [self._score_figure.figure]
 
     @property
     def models(self) -> dict[str, Model]:
         """What the view's script is given."""
-        return {
-            "state": self._state,
-            "sweep": self._sweep_figure.figure,
-            "trace": self._sweep_figure.trace,
-        }
+        return {"state": self._state}
+
+    def dress(self, *, dark: bool) -> None:
+        """Draw in the colours of a theme."""
+        self._score_figure.dress(dark=dark)
 
     def show(self, bed: Bed | None, now_ns: int) -> None:
         """Bring the view up to now.
@@ -95,15 +97,15 @@ class BedView:
             if self._shown is not None:
                 self._leave()
             return
-        self._pump.watch(self, bed.name)
+        self._pump.watch(self, bed.name, self._wake)
         if bed.name != self._shown:
             self._leave()
             self._shown = bed.name
         if bed.feed is not None and bed.feed.fs >= _FS_MIN:
-            self._show_traces(bed, bed.feed, now_ns)
-        if bed.findings != self._findings or now_ns - self._bed_ns >= _BED_NS:
-            self._findings, self._bed_ns = bed.findings, now_ns
-            self._show_bed(bed, now_ns)
+            self._send(bed, bed.feed, now_ns)
+        if bed.findings != self._findings or now_ns - self._words_ns >= _WORDS_NS:
+            self._findings, self._words_ns = bed.findings, now_ns
+            self._say(bed, now_ns)
 
     def rest(self) -> None:
         """Stop: nobody sees the view."""
@@ -112,119 +114,64 @@ class BedView:
 
     def _leave(self) -> None:
         self._shown, self._sweep = None, None
-        self._bed_ns = 0
-        self._sweep_figure.clear()
-        self._state.bed = "{}"
+        self._words_ns = 0
+        self._state.words = "{}"
         self._pump.unwatch(self)
 
-    def _show_traces(self, bed: Bed, feed: Feed, now_ns: int) -> None:
-        position = feed.playout.position(now_ns)
-        sweep, fresh = self._sweep, True
+    def _send(self, bed: Bed, feed: Feed, now_ns: int) -> None:
+        if self._state.taken < 0 or self._is_slow(now_ns):
+            return
+        sweep = self._sweep
         if sweep is None or not sweep.follow(feed):
-            sweep = self._begin(bed, feed)
-        elif not self._laid_out:
-            sweep.place(*self._layout(feed))
-            self._names = []
-        else:
-            fresh = False
-        self._laid_out = True
+            sweep = self._sweep = Sweep(feed, _BANDS.get(self._state.band, MONITOR_BAND))
+            sweep.follow(feed)
+            # What is known of the time on the screen is drawn again.
+            self._explained = bed.explained - len(bed.explanations)
         new = bed.explained - self._explained
         if new:
             self._explained = bed.explained
             for explanation in list(bed.explanations)[-new:]:
                 sweep.explain(explanation, feed.sample_at(explanation.header.t_start))
-        names = _names(bed, feed, sweep, now_ns)
-        if names != self._names:
-            self._names = names
-            self._sweep_figure.show_layout(sweep.layout, names)
-        update = None if fresh else sweep.step(position)
-        if update is None:
-            self._sweep_figure.trace.data, self._sweep_figure.expected.data = sweep.columns(position)
+        sweep.rate(bed.seconds)
+        packet = sweep.news()
+        if not packet:
             return
-        if update.trace:
-            self._sweep_figure.trace.patch({"ys": update.trace})
-        if new:
-            # Half of the picture at once: as one block of bytes, which is far less work than a patch.
-            self._sweep_figure.expected.data["ys"] = sweep.expected()
-        elif update.expected:
-            self._sweep_figure.expected.patch({"ys": update.expected})
+        self._number += 1
+        self._on_the_way.append((self._number, now_ns))
+        self._state.packet = packet | self._stamps(bed, feed, now_ns)
 
-    def _begin(self, bed: Bed, feed: Feed) -> Sweep:
-        layout, size = self._layout(feed)
-        self._sweep = Sweep(feed, layout, _BANDS.get(self._state.band, MONITOR_BAND), size)
-        self._sweep.follow(feed)
-        # What is known of the time on the screen is drawn again.
-        self._explained = bed.explained - len(bed.explanations)
-        self._names = []
-        return self._sweep
-
-    def _layout(self, feed: Feed) -> tuple[Layout, float]:
-        layout = Layout.fit(len(feed.leads), self._state.width, self._state.height)
-        return layout, _SIZES.get(self._state.size) or layout.usual_size
-
-    def _show_bed(self, bed: Bed, now_ns: int) -> None:
-        feed, sweep, finding = bed.feed, self._sweep, bed.finding
-        device_ns = bed.device_time(now_ns)
-        shown: dict[str, Any] = {
+    def _stamps(self, bed: Bed, feed: Feed, now_ns: int) -> Packet:
+        # How old the newest sample is now, as far as ingest stamps tell, and how fast samples come.
+        return {
+            "number": self._number,
             "bed": bed.name,
-            "alarms": [alarm_line(event, device_ns, bed.text_of(event)) for event in bed.open_alarms()],
-            "behind": "",
-            "late": True,
-            "size": f"{sweep.size:g}" if sweep else "",
-            "speed": f"{PAPER_SPEED:g}",
-            "model": finding.model if finding else "",
-            "score": "–",
-            "threshold": number(finding.threshold) if finding else "–",
-            "percentile": "",
-            "over": False,
-            "missing": "",
-            "rate": "–",
+            "sent_ms": now_ns / 1e6,
+            "age_s": max(0.0, (now_ns - feed.ingest_ns) / 1e9),
+            "pace": feed.pace,
         }
-        if (rate := bed.heart_rate(now_ns)) is not None:
-            shown["rate"] = f"{rate:.0f}"
-        if finding is not None and finding.score is not None and is_current(bed, now_ns):
-            shown["score"], shown["over"] = number(finding.score), finding.anomalous
-            if finding.percentile is not None:
-                shown["percentile"] = f"{min(finding.percentile, 99.0):.0f}"
-        if feed is not None:
-            behind_s = _behind_s(feed, now_ns)
-            shown["behind"], shown["late"] = lag(behind_s), behind_s > _BEHIND_S
-            if feed.missing and now_ns - feed.missed_ns < _MISSING_SHOWN_NS:
-                shown["missing"] = f"{feed.missing / feed.fs:.1f} s of signal lost"
-        self._state.bed = json.dumps(shown)
-        shift_ms = _utc_offset_ms(device_ns)
-        chart = score_chart(bed.scores, device_ns / 1e6 + shift_ms, shift_ms, HISTORY_S)
-        self._score_figure.show(chart)
 
-    def _lay_out_again(self, _attribute: str, _old: object, _new: object) -> None:
-        self._laid_out = False
-        self._bed_ns = 0
+    def _is_slow(self, now_ns: int) -> bool:
+        # A browser that has fallen behind is sent nothing until it has taken what is on its way; then it
+        # begins anew, with what is live.
+        if not self._on_the_way:
+            if self._slow:
+                self._slow, self._sweep = False, None
+        elif now_ns - self._on_the_way[0][1] > _SLOW_NS:
+            self._slow = True
+        return self._slow
+
+    def _say(self, bed: Bed, now_ns: int) -> None:
+        self._state.words = json.dumps(bed_words(bed, now_ns))
+        device_ns = bed.device_time(now_ns)
+        shift_ms = _utc_offset_ms(device_ns)
+        self._score_figure.show(score_chart(bed.scores, device_ns / 1e6 + shift_ms, shift_ms, HISTORY_S))
+
+    def _note_taken(self, _attribute: str, _old: object, new: int) -> None:
+        while self._on_the_way and self._on_the_way[0][0] <= new:
+            self._on_the_way.popleft()
 
     def _filter_again(self, _attribute: str, _old: object, _new: object) -> None:
         self._sweep = None
-
-
-def _names(bed: Bed, feed: Feed, sweep: Sweep, now_ns: int) -> list[tuple[str, NameStyle]]:
-    # The leads in their order, with what is wrong with the signal or unusual in it.
-    finding = bed.finding
-    ours = finding is not None and finding.session == feed.session and is_current(bed, now_ns)
-    names: list[tuple[str, NameStyle]] = []
-    for column in sweep.order:
-        lead, flag = feed.leads[column], feed.valid[column]
-        score = finding.lead_scores.get(lead, -math.inf) if finding is not None and ours else -math.inf
-        if flag is not Validity.OK:
-            names.append((f"{lead}  {flag.value}", "poor"))
-        elif finding is not None and score > finding.threshold:
-            names.append((f"{lead}  ▲ {number(score)}", "over"))
-        else:
-            names.append((lead, "good"))
-    return names
-
-
-def _behind_s(feed: Feed, now_ns: int) -> float:
-    # How long ago the newest sample on the screen was taken, as far as ingest stamps tell.
-    waiting = (feed.ring.stop - feed.playout.position(now_ns)) / feed.fs / (feed.pace or 1.0)
-    return max(0.0, (now_ns - feed.ingest_ns) / 1e9 + waiting)
 
 
 def _utc_offset_ms(device_ns: int) -> float:

@@ -70,7 +70,7 @@ class Pump:
         self._server_ahead_ms = 0
         self._started_ms = 0
         self._begun = False
-        self._watching: dict[object, str] = {}
+        self._watching: dict[object, tuple[str, Callable[[], None]]] = {}
         self._watch_changed = asyncio.Event()
         self._takers: dict[str, Callable[[Entry], None]] = {
             SAMPLES: self._take_chunk,
@@ -80,10 +80,11 @@ class Pump:
             EXPLANATIONS: lambda entry: self.ward.take_explanation(Explanation.decode(entry.value)),
         }
 
-    def watch(self, page: object, bed: str) -> None:
-        """Say that a page shows a bed, instead of the one before."""
-        if self._watching.get(page) != bed:
-            self._watching[page] = bed
+    def watch(self, page: object, bed: str, wake: Callable[[], None]) -> None:
+        """Say that a page shows a bed, instead of the one before; `wake` is called when its samples come."""
+        watched = self._watching.get(page)
+        if watched is None or watched[0] != bed:
+            self._watching[page] = bed, wake
             self._watch_changed.set()
 
     def unwatch(self, page: object) -> None:
@@ -93,7 +94,7 @@ class Pump:
     @property
     def watched(self) -> set[str]:
         """The beds that some page shows."""
-        return set(self._watching.values())
+        return {bed for bed, _ in self._watching.values()}
 
     @property
     def alarms_position(self) -> str | None:
@@ -199,7 +200,11 @@ class Pump:
     def _take_chunk(self, entry: Entry) -> None:
         live = entry.time_ms >= self._started_ms
         arrival_ns = self._clock.now_ns() if live else (entry.time_ms - self._server_ahead_ms) * 1_000_000
-        self.ward.take_chunk(SampleChunk.decode(entry.value), arrival_ns, live=live)
+        chunk = SampleChunk.decode(entry.value)
+        self.ward.take_chunk(chunk, arrival_ns, live=live)
+        for bed, wake in self._watching.values():
+            if bed == chunk.header.bed:
+                wake()
 
     async def _probe(self) -> None:
         # The reading connection retries on its own for many seconds: whether the server is there is asked

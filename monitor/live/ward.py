@@ -28,15 +28,17 @@ from stream.contract import (
 )
 
 RING_S = 30.0
-"""A sweep of 10 s and 15 s for the filter to settle when a bed is selected, with some to spare."""
+"""What a page shows of a bed that is selected, and some seconds for the filter to settle."""
 # 30 s of 12 leads at 2 kHz are 720 000 values. A feed of more leads or a higher rate is kept shorter.
 _RING_VALUES = 1_000_000
 HISTORY_S = 600.0
 """Scores that are kept; the findings topic keeps as long."""
 # Ten minutes at the longest rate of findings that a hop of 0.2 s would bring.
 _HISTORY_POINTS = 3_000
-# A sweep of 10 s at the usual two windows a second, and a few for a page that is busy.
-_EXPLANATIONS = 32
+# Half a minute at the usual two windows a second: what a sweep shows.
+_EXPLANATIONS = 64
+# The same of vitals, one a second.
+_SECONDS = 32
 # A central station with far more beds than any ward; beyond it, new beds are left out and counted.
 _BEDS = 1_024
 # More conditions than the rule set knows. Should an old alarm have lost its end, newer ones push it out.
@@ -145,6 +147,8 @@ class Bed:
     """The newest one."""
     vitals: Vitals | None = None
     """The newest ones."""
+    seconds: deque[Vitals] = field(default_factory=lambda: deque(maxlen=_SECONDS))
+    """The vitals of the last half minute, in order."""
     findings: int = 0
     """Findings taken so far: a page sees by it that there is a new one."""
     explanations: deque[Explanation] = field(default_factory=lambda: deque(maxlen=_EXPLANATIONS))
@@ -292,7 +296,10 @@ class Ward:
             return
         last = bed.vitals
         if last is None or last.session != vitals.session or vitals.end > last.end:
+            if last is not None and last.session != vitals.session:
+                bed.seconds.clear()
             bed.vitals = vitals
+            bed.seconds.append(vitals)
 
     def take_alarm(self, event: AlarmEvent, arrival_ns: int = 0) -> None:
         """Take a transition of an alarm; repeats and overtaken ones are left out."""

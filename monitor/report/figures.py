@@ -47,9 +47,10 @@ from monitor.colours import (
     SCORE,
     SLATE,
 )
-from monitor.report.maps import band, shade, shades
+from monitor.report.maps import band, shades
 from monitor.report.picture import most_urgent_last, with_breaks
 from monitor.report.rows import BAR_MM, Paper
+from monitor.shades import shade
 from stream.offline import Analysis
 from stream.overlay import Traces
 from stream.statement import duration

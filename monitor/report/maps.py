@@ -1,8 +1,7 @@
 """How reports draw what a model says beside its reconstruction: the band of its spread, and attention.
 
-Attention is drawn as bars on the ECG paper, one below each lead and one below all. Their darkness has one
-fixed scale, so that reports can be compared and an even attention looks even; it is of a single hue, so that
-it reads the same in print and to every eye.
+Attention is drawn as bars on the ECG paper, one below each lead and one below all, in the shades of
+`monitor.shades`.
 """
 
 from __future__ import annotations
@@ -12,17 +11,12 @@ import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 from monitor.colours import ATTENTION
+from monitor.shades import BAND_SDS
 from stream.describe import maps_not_shown
 from stream.offline import Analysis
 from stream.overlay import Traces
 
 Float32Array = npt.NDArray[np.float32]
-
-BAND_SDS = 2
-"""Half the width of the band: 95 % of a normal distribution lie in it."""
-
-MOST = 4.0
-"""Attention, in multiples of an even share, of the darkest shade; its inverse has the lightest one."""
 
 _RAMP = LinearSegmentedColormap.from_list("attention", ATTENTION)
 
@@ -43,21 +37,6 @@ def band(traces: Traces) -> tuple[Float32Array, Float32Array] | None:
         return None
     half = np.float32(BAND_SDS) * traces.spread
     return traces.reconstruction - half, traces.reconstruction + half
-
-
-def shade(attention: Float32Array) -> Float32Array:
-    """Return how dark attention is drawn: 0 for a quarter of an even share, 1/2 for an even one, 1 for four.
-
-    Equal steps for equal factors: half as much is as far from even as twice as much. NaN remains.
-
-    Parameters
-    ----------
-    attention : numpy.ndarray of float32
-        In multiples of an even share.
-    """
-    factor = np.clip(attention, 1 / MOST, MOST)
-    dark: Float32Array = np.log(factor) / np.float32(2 * np.log(MOST)) + np.float32(0.5)
-    return dark
 
 
 def shades(n: int) -> list[str]:

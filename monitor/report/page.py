@@ -16,9 +16,10 @@ from markupsafe import Markup
 
 from monitor.colours import ATTENTION, NO_PRIORITY, PRIORITY
 from monitor.report.figures import AXIS_PX, FRAME_PX, MOST_S, VIEW_S, leads_figure, score_figure, thinned
-from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
+from monitor.report.maps import attention_words, hidden_words
 from monitor.report.picture import DISCLAIMER, EXCERPT_S, is_alarming
 from monitor.report.rows import lay_out
+from monitor.shades import BAND_SDS, MOST
 from stream.describe import lead_means
 from stream.offline import Analysis
 from stream.overlay import Traces

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from monitor.colours import EXPECTED, INK, MAJOR, MINOR, OVER, PAPER, SLATE
-from monitor.report.maps import band, shade, shades
+from monitor.report.maps import band, shades
 from monitor.report.rows import BAR_MM, Paper
+from monitor.shades import shade
 from stream.offline import Analysis
 from stream.overlay import Traces
 from stream.stretches import Stretch, over_threshold

@@ -27,9 +27,10 @@ from monitor.colours import (
     SLATE,
 )
 from monitor.live.ward import URGENCY
-from monitor.report.maps import BAND_SDS, MOST, attention_words, hidden_words
+from monitor.report.maps import attention_words, hidden_words
 from monitor.report.paper import PULSE_MM, SHADES, draw_paper
 from monitor.report.rows import Paper, lay_out
+from monitor.shades import BAND_SDS, MOST
 from stream.contract import Priority
 from stream.offline import AlarmResult, Analysis
 from stream.overlay import Traces

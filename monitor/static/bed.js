@@ -2,12 +2,19 @@
 "use strict";
 
 window.bedside.register("bed", (() => {
-  const {element, write, restyle, on, select, counters} = window.bedside;
+  const {element, write, restyle, on, select, parts} = window.bedside;
   const byId = (id) => document.getElementById(id);
   // As many rows as fit a screen of 900 pixels with an alarm or two among them.
   const MANY = 10;
   const rows = new Map();
+  // A trace further behind than this is no longer live.
+  const BEHIND_S = 1;
+  const LAG_MS = 250;
+  const TOLD_MS = 400;
   let shown = "";
+  let [taken, told] = [0, 0];
+  let sweep = null;
+  let leads = () => {};
 
   function row(name) {
     let known = rows.get(name);
@@ -100,7 +107,23 @@ window.bedside.register("bed", (() => {
     });
   }
 
-  function writeBed(text) {
+  // How late the screen is, no finer than people can see.
+  function duration(seconds) {
+    if (seconds < 10) return `${Math.max(0.1, seconds).toFixed(1)} s`;
+    if (seconds < 60) return `${Math.floor(seconds)} s`;
+    return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
+  }
+
+  function writeLag() {
+    const badge = byId("behind");
+    const lag = sweep.lag();
+    badge.hidden = lag === null;
+    if (lag === null) return;
+    write(badge, lag > BEHIND_S ? `${duration(lag)} behind live` : `live · ${duration(lag)} to screen`);
+    restyle(badge, lag > BEHIND_S ? "badge late" : "badge");
+  }
+
+  function writeWords(text) {
     const bed = JSON.parse(text);
     byId("bed").classList.toggle("unknown", bed.bed === undefined);
     if (bed.bed === undefined) return;
@@ -110,37 +133,79 @@ window.bedside.register("bed", (() => {
     }
     write(byId("name"), bed.bed);
     write(byId("rate"), bed.rate);
-    const behind = byId("behind");
-    behind.hidden = bed.behind === "";
-    write(behind, bed.late ? `${bed.behind} behind live` : `live · ${bed.behind} to screen`);
-    restyle(behind, bed.late ? "badge late" : "badge");
+    byId("judged").hidden = bed.model === "";
+    write(byId("judged"), bed.latency ? `${bed.model} · scored in ${bed.latency}` : bed.model);
     byId("missing").hidden = bed.missing === "";
     write(byId("missing"), bed.missing);
-    write(byId("paper"), bed.size ? `${bed.speed} mm/s · ${bed.size} mm/mV` : "");
+    write(byId("hidden-maps"), bed.hidden ? `not drawn: ${bed.hidden}` : "");
     write(byId("score"), bed.score);
     restyle(byId("score"), bed.over ? "over" : "");
     write(byId("limit"), `threshold ${bed.threshold}`);
     write(byId("percentile"), bed.percentile ? `higher than ${bed.percentile} % of normal windows` : "");
-    write(byId("model"), bed.model);
+    const stopped = bed.state === "silent" || bed.state === "ended";
+    byId("notice").hidden = !stopped;
+    write(byId("notice"), stopped ? bed.text : "");
+    byId("sweep").classList.toggle("stopped", stopped);
+    sweep.note(bed.leads);
     writeAlarms(bed.alarms);
   }
 
-  function start({state, sweep, trace}) {
-    on(state, "bed", writeBed);
-    trace.patching.connect(() => {
-      window.bedside.heard();
-      counters.patches += 1;
-    });
-    const measure = () => {
-      if (sweep.inner_width > 0) state.setv({width: sweep.inner_width, height: sweep.inner_height});
+  // The legend has what is on the sheet, and at what scale.
+  function writeLegend({speed, size, scale}) {
+    const {board, look} = sweep;
+    const there = {
+      quality: true,
+      expected: board?.has.expected,
+      error: board?.has.expected,
+      attention: board?.has.attention || board?.has.temporal,
+      beats: true,
     };
-    sweep.properties.inner_width.change.connect(measure);
-    sweep.properties.inner_height.change.connect(measure);
-    measure();
-    byId("band").addEventListener("change", (event) => { state.band = event.target.value; });
-    byId("size").addEventListener("change", (event) => { state.size = event.target.value; });
-    writeBed(state.bed);
+    for (const item of document.querySelectorAll("#legend [data-layer]")) {
+      item.hidden = !(look.show[item.dataset.layer] && there[item.dataset.layer]);
+    }
+    byId("hidden-maps").hidden = !look.show.attention;
+    byId("band-words").hidden = !board?.has.spread;
+    if (board) write(byId("error-words"), `error 0–${board.errorMost} ${board.errorUnit}`);
+    write(byId("paper"), `${speed} mm/s · ${size} mm/mV · ${parts.controls.scaleWords(scale)}`);
   }
 
-  return {title: "Bed", key: "b", start, ward};
+  function take(packet) {
+    if (packet.number === undefined) return;
+    sweep.take(packet);
+    if (packet.leads !== undefined) leads(packet.leads);
+    taken = packet.number;
+  }
+
+  function start({state}) {
+    // Also for who measures what it draws.
+    sweep = parts.sweep = new parts.Sweep(byId("sweep"));
+    sweep.onLayout = writeLegend;
+    leads = parts.controls.start({
+      onLook: (look) => sweep.set(look),
+      onBand: (band) => { state.band = band; },
+    });
+    on(state, "words", writeWords);
+    on(state, "packet", take);
+    // What has been taken is told while the browser draws: one that does not is sent nothing.
+    sweep.onFrame = (now) => {
+      if (now - told < TOLD_MS) return;
+      told = now;
+      state.taken = Math.max(0, taken);
+    };
+    parts.judging.start();
+    byId("judge").addEventListener("click", () => parts.judging.open(shown));
+    window.setInterval(writeLag, LAG_MS);
+    writeWords(state.words);
+  }
+
+  return {
+    title: "Bed",
+    key: "b",
+    start,
+    ward,
+    enter: () => sweep.start(),
+    leave: () => sweep.stop(),
+    bed: (name) => { if (name !== shown) sweep.clear(); },
+    theme: () => sweep?.set({}),
+  };
 })());

@@ -8,7 +8,8 @@ window.bedside = (() => {
   const TURN_MS = 1000;
   const SILENT_TURNS = 4;
   const BEAT_MS = 500;
-  const counters = {patches: 0, frames: 0};
+  // Frames, those of them that drew new samples of a bed, and patches of Bokeh's sources.
+  const counters = {frames: 0, painted: 0, patches: 0};
   const byId = (id) => document.getElementById(id);
   const views = new Map();
   const followers = [];
@@ -40,6 +41,7 @@ window.bedside = (() => {
   //   enter(), leave()      when it is shown and when it no longer is
   //   ward(ward)            the list of beds, once a second and when an alarm changes
   //   bed(name)             another bed has been selected
+  //   theme()               the colours have changed
   //   press(event)          a key while it is shown; true if it was for the view
   //   keys                  [key, what it does] of those, for the page of help
   function register(name, view) {
@@ -109,6 +111,7 @@ window.bedside = (() => {
     document.documentElement.dataset.theme = dark ? "dark" : "light";
     window.localStorage.setItem("bedside-theme", dark ? "dark" : "light");
     page.dark = dark;
+    for (const view of views.values()) view.theme?.();
   }
 
   function press(event) {
@@ -197,7 +200,7 @@ window.bedside = (() => {
   }
 
   return {
-    start, register, follow, bind, show, select, on, element, write, restyle, counters,
+    start, register, follow, bind, show, select, on, element, write, restyle, counters, parts: {},
     keys: () => ({views, bound, shown: views.get(shown)}),
     heard: () => { silent = 0; },
     selected: () => page.selected,

@@ -78,13 +78,14 @@ def finding(
     reason: str | None = None,
     lead_scores: dict[str, float] | None = None,
     t_end: int | None = None,
+    model: str = "test-model",
 ) -> Finding:
     end = round((8 + 0.5 * window) * fs)
     stop = T0 + round(end / fs * S) if t_end is None else t_end
     return Finding(
         bed=bed,
         session=session,
-        model="test-model",
+        model=model,
         window=window,
         start=end - round(8 * fs),
         end=end,
@@ -141,8 +142,10 @@ def explanation(
     window: int = 0,
     t_start: int = T0,
     fs: float = 100.0,
+    arrays: dict[str, np.ndarray] | None = None,
 ) -> Explanation:
-    arrays = {"reconstruction": reconstruction.astype(np.float16)}
+    arrays = {"reconstruction": reconstruction} | (arrays or {})
+    arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
     header = ExplanationHeader(
         bed=bed,
         session=session,

@@ -17,7 +17,7 @@ import numpy as np
 
 from stream.bus import Bus
 from stream.clock import SystemClock
-from stream.contract import AlarmEvent, Command
+from stream.contract import AlarmEvent, Command, Explanation
 from tests.monitor.messages import S, chunk, explanation, finding, vitals
 
 _PROGRAM = """
@@ -76,10 +76,22 @@ class FakeWard:
     redis_url : str
     beds : dict of str to tuple of str
         Leads by bed; more may come while it runs.
+    model : str
+        That the findings name.
+    maps : bool
+        Whether the model expects a spread and has an attention of the leads.
+    issues : dict of str to tuple of str
+        What is wrong with the signal of leads, from now on.
+    mute : bool
+        While it is true, samples are taken but none are sent.
     """
 
     redis_url: str
     beds: dict[str, tuple[str, ...]]
+    model: str = "test-model"
+    maps: bool = False
+    issues: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    mute: bool = False
     watched: set[str] = field(default_factory=set)
     _stop: threading.Event = field(default_factory=threading.Event)
     _alarms: list[AlarmEvent] = field(default_factory=list)
@@ -108,19 +120,19 @@ class FakeWard:
             while not self._stop.is_set():
                 now = clock.now_ns()
                 start = began + seq * S // 5
-                for bed, leads in list(self.beds.items()):
+                for bed, leads in [] if self.mute else list(self.beds.items()):
                     sent = chunk(seq, bed=bed, leads=leads, t0=start, ingest_ns=now)
                     await bus.publish("samples", bed.encode(), sent.encode())
-                    if seq >= 2:
-                        told = finding(seq, bed=bed, score=0.5 + seq % 3, t_end=start)
-                        await bus.publish("findings", bed.encode(), told.encode())
                     if seq % 5 == 4:
-                        heard = vitals(seq // 5, bed=bed, quality=dict.fromkeys(leads, 1.0))
-                        await bus.publish("vitals", bed.encode(), heard.encode())
-                    if bed in self.watched:
-                        expected = explanation(
-                            np.full((len(leads), 800), 0.1), leads=leads, bed=bed, t_start=start - 8 * S
-                        )
+                        quality = dict.fromkeys(leads, 1.0) | dict.fromkeys(self.issues, 0.3)
+                        rated = vitals(seq // 5, bed=bed, quality=quality, issues=self.issues)
+                        await bus.publish("vitals", bed.encode(), rated.encode())
+                    if seq >= 2:
+                        told = finding(seq, bed=bed, score=0.5 + seq % 3, t_end=start, model=self.model)
+                        await bus.publish("findings", bed.encode(), told.encode())
+                    # Twice a second, as workers do.
+                    if bed in self.watched and seq % 5 in (0, 2):
+                        expected = self._explanation(bed, leads, start - 8 * S)
                         await bus.publish("explanations", bed.encode(), expected.encode())
                 while self._alarms:
                     event = self._alarms.pop(0)
@@ -129,6 +141,14 @@ class FakeWard:
                 await clock.sleep_until(began + seq * S // 5)
             listener.cancel()
             await asyncio.gather(listener, return_exceptions=True)
+
+    def _explanation(self, bed: str, leads: tuple[str, ...], t_start: int) -> Explanation:
+        flat = np.full((len(leads), 800), 0.1)
+        arrays = {"error": flat * 2}
+        if self.maps:
+            attention = np.linspace(0.5, 1.5, len(leads))[:, np.newaxis] / len(leads) * np.ones((1, 100))
+            arrays |= {"spread": flat, "lead_attention": attention}
+        return explanation(flat, leads=leads, bed=bed, t_start=t_start, arrays=arrays)
 
     async def _listen(self, bus: Bus) -> None:
         async for entry in bus.tail("commands", after="0"):

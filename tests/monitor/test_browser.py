@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Page
@@ -9,7 +9,7 @@ from stream.clock import SystemClock
 from stream.contract import AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
 from stream.leads import LEADS
-from tests.browser import WAIT_MS, needs_browser, open_page
+from tests.browser import needs_browser, open_page, text, wait
 from tests.monitor.messages import S, alarm
 from tests.monitor.serving import Dashboard, FakeWard, dashboard
 
@@ -18,20 +18,13 @@ pytestmark = [pytest.mark.page, pytest.mark.slow, needs_browser]
 # A page that is left behind may come back for 15 s.
 GONE_S = 40
 
-# The fewest finite values of a line of one of the page's sources.
-_DRAWN = """
-(name) => {
-  const source = Bokeh.documents[0]?.get_model_by_name(name);
-  if (!source || source.data.ys.length === 0) return 0;
-  return Math.min(...source.data.ys.map((line) => Array.from(line).filter(Number.isFinite).length));
-}
-"""
-_LINES = "(name) => Bokeh.documents[0].get_model_by_name(name).data.ys.length"
-# Updates while three seconds go by, per second.
+# The fewest points of a lead that are known of what the bed view draws.
+_DRAWN = "(name) => window.bedside.parts.sweep?.board?.least(name) ?? 0"
+# Frames with new samples while three seconds go by, per second.
 _RATE = """
 () => new Promise((done) => {
-  const {patches} = window.bedside.counters, began = performance.now();
-  const rate = () => (window.bedside.counters.patches - patches) / (performance.now() - began) * 1000;
+  const {painted} = window.bedside.counters, began = performance.now();
+  const rate = () => (window.bedside.counters.painted - painted) / (performance.now() - began) * 1000;
   setTimeout(() => done(rate()), 3000);
 })
 """
@@ -56,21 +49,12 @@ def ward(redis_server: EmbeddedServer) -> Iterator[FakeWard]:
         yield running
 
 
-def text(page: Page, selector: str) -> str:
-    return " ".join(page.locator(selector).all_inner_texts())
-
-
 def rows(page: Page) -> list[str]:
     return [row.get_attribute("data-bed") or "" for row in page.locator(".row").all()]
 
 
-def wait(page: Page, condition: Callable[[], object], timeout_ms: int = WAIT_MS) -> None:
-    """Ask ten times a second; what a page shows has no event that a test could await."""
-    clock = SystemClock()
-    end_ns = clock.now_ns() + timeout_ms * 1_000_000
-    while not condition():
-        assert clock.now_ns() < end_ns, "the page does not show it"
-        page.wait_for_timeout(100)
+def leads(page: Page) -> list[str]:
+    return page.locator("#sweep .name b").all_inner_texts()
 
 
 def drawn(page: Page, name: str) -> None:
@@ -93,7 +77,7 @@ def test_a_bed_sweeps_with_what_the_model_expects(served: Dashboard, page: Page,
     wait(page, lambda: rows(page) == ["bed-1", "bed-2", "bed-10"])
     wait(page, lambda: text(page, "#name") == "bed-1")
     drawn(page, "trace")
-    assert page.evaluate(_LINES, "trace") == 12
+    assert leads(page) == list(LEADS)
     # The worker explains a bed because the page asks for it.
     drawn(page, "expected")
     assert ward.watched == {"bed-1"}
@@ -111,9 +95,7 @@ def test_another_bed_can_be_selected(served: Dashboard, page: Page, ward: FakeWa
     wait(page, lambda: len(rows(page)) == 3)
     page.click("[data-bed='bed-2']")
     wait(page, lambda: text(page, "#name") == "bed-2")
-    wait(page, lambda: page.evaluate(_LINES, "trace") == 2)
-    names = "() => Array.from(Bokeh.documents[0].get_model_by_name('names').data.text)"
-    wait(page, lambda: page.evaluate(names) == ["II", "MCL"])
+    wait(page, lambda: leads(page) == ["II", "MCL"])
     wait(page, lambda: "bed-2" in ward.watched)
     # The address names the bed: a reload shows it again.
     page.reload()
@@ -156,15 +138,6 @@ def test_an_alarm_from_before_is_shown_and_a_name_is_never_markup(
         wait(page, lambda: "<b>unusual</b>" in text(page, "#alarms"))
         assert text(page, "#name") == bed
         assert page.locator("main img[src=x]").count() == 0
-
-
-def test_controls_draw_the_leads_anew(served: Dashboard, page: Page, ward: FakeWard) -> None:
-    page.goto(f"{served.url}?bed=bed-10")
-    wait(page, lambda: "20 mm/mV" in text(page, "#paper"))
-    page.select_option("#size", "10")
-    wait(page, lambda: "10 mm/mV" in text(page, "#paper"))
-    page.select_option("#band", "wide")
-    drawn(page, "trace")
 
 
 def test_a_closed_page_leaves_nothing_behind(served: Dashboard, ward: FakeWard) -> None:

@@ -1,18 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.bed.layout import Layout, lead_order
-from monitor.bed.sweep import Columns, Patch, Sweep
-from monitor.bed.trace import MONITOR_BAND
+from monitor.bed.sweep import Sweep, lead_order
+from monitor.bed.trace import MONITOR_BAND, Grid, Trace
 from monitor.live.ward import Feed, Ward
-from stream.leads import LEADS
-from tests.monitor.messages import T0, S, chunk, explanation
-
-LAYOUT = Layout.fit(2, 1000, 500)
+from stream.contract import INVALID
+from tests.monitor.messages import T0, S, chunk, explanation, vitals
 
 
 def feed_of(ward: Ward) -> Feed:
@@ -21,78 +20,160 @@ def feed_of(ward: Ward) -> Feed:
     return feed
 
 
-def apply(columns: Columns, patch: Patch) -> None:
-    for (lead, where), values in patch:
-        assert len(columns["ys"][lead][where]) == len(values)
-        columns["ys"][lead][where] = values
+class Board:
+    """What a browser keeps of packets: static/bed-board.js, with rings that never end."""
+
+    def __init__(self, head: dict[str, Any]) -> None:
+        self.head = head
+        self.rows: dict[str, np.ndarray] = {}
+        self.stop = 0
+
+    def put(self, name: str, start: int, values: np.ndarray, points: int) -> None:
+        empty = 0 if values.dtype == np.uint8 else INVALID
+        rows = self.rows.setdefault(name, np.full((len(values), 20_000), empty, values.dtype))
+        rows[:, start * points : start * points + values.shape[1]] = values
+
+    def take(self, packet: dict[str, Any]) -> None:
+        points = self.head["points"]
+        if "trace" in packet:
+            assert packet["start"] == self.stop or not self.stop
+            self.put("trace", packet["start"], packet["trace"], points)
+            self.stop = packet["start"] + packet["trace"].shape[1] // points
+        for name, each in (("expected", points), ("spread", points), ("error", 1), ("attention", 1)):
+            if name in packet:
+                self.put(name, packet["from"], packet[name], each)
+                assert packet["from"] + packet[name].shape[1] // each <= self.stop
 
 
-@settings(deadline=None, max_examples=40)
+def fill(ward: Ward, chunks: range, **options: Any) -> None:
+    for seq in chunks:
+        ward.take_chunk(chunk(seq, **options), T0)
+
+
+@settings(deadline=None, max_examples=30)
 @given(
-    steps=st.lists(st.integers(0, 700), min_size=1, max_size=25), fs=st.sampled_from((128.0, 257.0, 500.0))
+    steps=st.lists(st.integers(0, 12), min_size=1, max_size=12),
+    fs=st.sampled_from((100.0, 128.0, 257.0, 500.0)),
 )
-def test_patches_lead_to_the_same_picture_as_drawing_it_anew(steps: list[int], fs: float) -> None:
-    ward, n = Ward(), round(fs / 5)
-    for seq in range(60):
-        ward.take_chunk(chunk(seq, fs=fs, n=n), T0)
+def test_packets_add_up_to_the_feed(steps: list[int], fs: float) -> None:
+    n = round(fs / 5)
+    ward = Ward()
+    fill(ward, range(3), fs=fs, n=n)
     feed = feed_of(ward)
-    sweep = Sweep(feed, LAYOUT, MONITOR_BAND, 10.0)
+    sweep = Sweep(feed, MONITOR_BAND)
     sweep.follow(feed)
-    position = 50 * n
-    seq = 60
-    sweep.explain(explanation(np.ones((2, 800))), 0.0)
-    trace, expected = sweep.columns(position)
+    first = sweep.news()
+    board = Board(first)
+    board.take(first)
+    seq = 3
     for step in steps:
-        position += step
-        while seq * n < position + n:
-            ward.take_chunk(chunk(seq, fs=fs, n=n), T0)
-            seq += 1
+        fill(ward, range(seq, seq + step), fs=fs, n=n)
+        seq += step
         assert sweep.follow(feed)
-        update = sweep.step(position)
-        if update is None:
-            trace, expected = sweep.columns(position)
-            continue
-        apply(trace, update.trace)
-        apply(expected, update.expected)
-        anew_trace, anew_expected = sweep.columns(position)
-        for old, new in ((trace, anew_trace), (expected, anew_expected)):
-            np.testing.assert_allclose(np.array(old["ys"]), np.array(new["ys"]), atol=0.006)
+        packet = sweep.news()
+        assert bool(packet) == bool(step)
+        board.take(packet)
+    whole = Trace(Grid(fs, 60.0), 2, MONITOR_BAND, 0)
+    whole.push(feed.ring.read(0, feed.ring.stop))
+    assert board.stop == whole.stop
+    points = whole.read(0, whole.stop).T
+    drawn = board.rows["trace"][:, : points.shape[1]].astype(float)
+    np.testing.assert_allclose(np.where(drawn == INVALID, np.nan, drawn / 1000), points, atol=0.0006)
 
 
-def test_an_even_step_is_small_and_a_gap_runs_in_front() -> None:
+def test_what_the_model_says_waits_for_the_trace_and_is_sent_once() -> None:
     ward = Ward()
-    for seq in range(100):
-        ward.take_chunk(chunk(seq), T0)
+    fill(ward, range(20))
     feed = feed_of(ward)
-    sweep = Sweep(feed, LAYOUT, MONITOR_BAND, 10.0)
+    sweep = Sweep(feed, MONITOR_BAND)
     sweep.follow(feed)
-    (columns, _) = sweep.columns(9000)
-    update = sweep.step(9020)
-    assert update is not None
-    assert sum(len(values) for _, values in update.trace) == 2 * 2 * 10
-    assert update.expected == []
-    picture = columns["ys"][0]
-    empty = np.isnan(picture)
-    # 0.3 s of ten, in one piece.
-    assert empty.sum() == pytest.approx(0.3 * 250, abs=2)
-    assert np.diff(np.flatnonzero(empty)).max() == 1
+    board = Board(sweep.news())
+    # A window of eight seconds, of which four are there.
+    sweep.explain(explanation(np.full((2, 800), 0.5)), 0.0)
+    first = sweep.news()
+    assert first["from"] == 0
+    assert sweep.news() == {}
+    board.stop = 500
+    fill(ward, range(20, 45))
+    sweep.follow(feed)
+    second = sweep.news()
+    assert second["from"] == first["from"] + first["expected"].shape[1] // 2
+    assert set(second["expected"].ravel()) == {500}
+    assert second["error_unit"] == "mV"
+    assert "spread" not in second
+    assert "temporal" not in second
 
 
-def test_a_jump_over_the_whole_sweep_asks_for_the_full_picture() -> None:
+def test_a_model_that_expects_a_spread_has_its_error_in_standard_deviations() -> None:
     ward = Ward()
-    for seq in range(140):
-        ward.take_chunk(chunk(seq), T0)
+    fill(ward, range(45))
     feed = feed_of(ward)
-    sweep = Sweep(feed, LAYOUT, MONITOR_BAND, 10.0)
+    sweep = Sweep(feed, MONITOR_BAND)
     sweep.follow(feed)
-    sweep.columns(5000)
-    assert sweep.step(13_000) is None
+    sweep.news()
+    flat = np.ones((2, 800))
+    attention = np.repeat([[0.2], [0.8]], 100, axis=1)
+    sweep.explain(
+        explanation(
+            flat,
+            arrays={
+                "error": flat * [[0.1], [np.nan]],
+                "spread": flat * 0.05,
+                "lead_attention": attention,
+                "temporal_attention": np.full(100, 0.01),
+            },
+        ),
+        0.0,
+    )
+    packet = sweep.news()
+    assert (packet["error_most"], packet["error_unit"]) == (4.0, "SD")
+    # Two of four standard deviations are half of the shades; 0 where nothing is known.
+    assert set(packet["error"][0]) == {128}
+    assert set(packet["error"][1]) == {0}
+    assert set(packet["spread"].ravel()) == {50}
+    # An even share is the middle.
+    assert set(packet["temporal"].ravel()) == {128}
+    assert packet["attention"][0].max() < 128 < packet["attention"][1].min()
+
+
+def test_poor_leads_and_beats_come_with_their_seconds_once_the_trace_is_there() -> None:
+    ward = Ward()
+    fill(ward, range(7))
+    feed = feed_of(ward)
+    sweep = Sweep(feed, MONITOR_BAND)
+    sweep.follow(feed)
+    said = [vitals(0, issues={"II": ("noise",)}), vitals(1)]
+    sweep.rate(said)
+    packet = sweep.news()
+    assert packet["seconds"] == [[0, 125, [1]]]
+    assert packet["beats"] == [100]
+    fill(ward, range(7, 11))
+    sweep.follow(feed)
+    sweep.rate(said)
+    packet = sweep.news()
+    assert packet["seconds"] == [[125, 250, []]]
+    sweep.rate([vitals(2, session="another")])
+    assert sweep.news() == {}
+
+
+def test_a_page_that_comes_later_sees_what_is_held_but_not_the_filter_settle() -> None:
+    ward = Ward()
+    # An electrode's offset of 20 mV: the first seconds of what is held would swing wildly.
+    for seq in range(200):
+        ward.take_chunk(chunk(seq, millivolts=np.full((100, 2), 20.0)), T0)
+    feed = feed_of(ward)
+    sweep = Sweep(feed, MONITOR_BAND)
+    sweep.follow(feed)
+    packet = sweep.news()
+    seconds = packet["trace"].shape[1] / 250
+    assert seconds == pytest.approx(26, abs=0.1)
+    assert np.abs(packet["trace"]).max() < 20
 
 
 def test_another_feed_or_too_long_an_absence_ends_a_sweep() -> None:
     ward = Ward()
     ward.take_chunk(chunk(0), T0)
-    sweep = Sweep(feed_of(ward), LAYOUT, MONITOR_BAND, 10.0)
+    sweep = Sweep(feed_of(ward), MONITOR_BAND)
     assert sweep.follow(feed_of(ward))
     ward.take_chunk(chunk(500, n0=50_000), T0)
     assert not sweep.follow(feed_of(ward))
@@ -100,28 +181,15 @@ def test_another_feed_or_too_long_an_absence_ends_a_sweep() -> None:
     assert not sweep.follow(feed_of(ward))
 
 
+def test_voltages_off_the_scale_stay_at_its_end() -> None:
+    ward = Ward()
+    jump = np.where(np.arange(100)[:, np.newaxis] < 50, -30.0, 30.0) * np.ones((1, 2))
+    ward.take_chunk(chunk(0, millivolts=jump), T0)
+    sweep = Sweep(feed_of(ward), MONITOR_BAND)
+    sweep.follow(feed_of(ward))
+    assert sweep.news()["trace"].max() == 32767
+
+
 def test_leads_stand_in_the_usual_order_and_unknown_ones_follow() -> None:
     names = ("X", "V1", "aVR", "MLII", "I")
     assert [names[column] for column in lead_order(names)] == ["I", "aVR", "V1", "X", "MLII"]
-
-
-@pytest.mark.parametrize(
-    ("n", "columns", "rows"), [(1, 1, 1), (3, 1, 3), (12, 2, 6), (15, 2, 8), (64, 4, 16)]
-)
-def test_leads_share_the_paper(n: int, columns: int, rows: int) -> None:
-    layout = Layout.fit(n, 1100, 520)
-    assert (layout.columns, layout.rows) == (columns, rows)
-    for place in range(n):
-        assert 0 <= layout.left(place) < layout.width_s
-        assert 0 < layout.baseline(place) < layout.label_height(place) < layout.height_mm
-
-
-def test_the_squares_of_the_paper_are_square() -> None:
-    layout = Layout.fit(len(LEADS), 1100, 520)
-    assert layout.width_px / (layout.width_s * 25) == pytest.approx(layout.height_px / layout.height_mm)
-    assert layout.usual_size == 10.0
-
-
-def test_a_page_without_a_size_yet_has_a_layout() -> None:
-    layout = Layout.fit(12, 0.0, 0.0)
-    assert layout.height_mm > 0

@@ -121,6 +121,30 @@ def test_what_is_no_message_is_counted_and_left_out(redis_server: EmbeddedServer
     pumping(redis_server, test)
 
 
+def _sleep_on() -> None:
+    pass
+
+
+def test_who_shows_a_bed_is_told_when_its_samples_come(redis_server: EmbeddedServer) -> None:
+    async def test(bus: Bus, pump: Pump, task: asyncio.Task[None]) -> None:
+        woken: list[int] = []
+
+        def wake() -> None:
+            feed = pump.ward.beds["bed-1"].feed
+            assert feed is not None
+            woken.append(feed.ring.stop)
+
+        pump.watch(object(), "bed-1", wake)
+        pump.watch(object(), "bed-2", lambda: woken.append(-1))
+        for seq in range(3):
+            await bus.publish("samples", BED, chunk(seq).encode())
+        await until(lambda: len(woken) == 3, task)
+        # The samples are there by then.
+        assert woken == [100, 200, 300]
+
+    pumping(redis_server, test)
+
+
 def test_explanations_are_asked_for_while_a_bed_is_shown(redis_server: EmbeddedServer) -> None:
     async def test(bus: Bus, pump: Pump, task: asyncio.Task[None]) -> None:
         asked: list[Command] = []
@@ -135,8 +159,8 @@ def test_explanations_are_asked_for_while_a_bed_is_shown(redis_server: EmbeddedS
 
         listener = asyncio.create_task(listen())
         first, second = object(), object()
-        pump.watch(first, "bed-1")
-        pump.watch(second, "bed-2")
+        pump.watch(first, "bed-1", _sleep_on)
+        pump.watch(second, "bed-2", _sleep_on)
         await until(lambda: {c.bed for c in asked} == {"bed-1", "bed-2"}, task)
         command = asked[0]
         assert command.kind is CommandKind.WATCH
@@ -144,7 +168,7 @@ def test_explanations_are_asked_for_while_a_bed_is_shown(redis_server: EmbeddedS
         assert command.expires - command.at == 15 * S
         assert abs(command.at - CLOCK.now_ns()) < 60 * S
         # One page goes to another bed, the other one closes.
-        pump.watch(first, "bed-3")
+        pump.watch(first, "bed-3", _sleep_on)
         pump.unwatch(second)
         assert pump.watched == {"bed-3"}
         await until(lambda: "bed-3" in {c.bed for c in asked}, task)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monitor import ward as ward_module
+from monitor.live import ward as ward_module
 from monitor.live.ward import FORGET_S, HISTORY_S, RING_S, Ward
 from monitor.summary import ward_trouble
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority, Validity, to_lsb

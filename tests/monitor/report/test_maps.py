@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from monitor.report.maps import attention_words, band, hidden_words, shade, shades
+from monitor.report.maps import attention_words, band, hidden_words, shades
+from monitor.shades import shade
 from stream.offline import MapResult
 from tests.monitor.report.test_report import analysis, traces
 
