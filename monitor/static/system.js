@@ -275,7 +275,7 @@ window.bedside.register("system", (() => {
 
   return {
     title: "System",
-    key: "s",
+    key: "y",
     start() {
       for (const [, title, text] of STAGES) {
         const cell = element("th", "sys-stage", byId("sys-stages"));

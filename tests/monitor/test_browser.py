@@ -73,7 +73,7 @@ def test_a_page_without_a_feed_says_how_to_start_one(served: Dashboard, page: Pa
 
 
 def test_a_bed_sweeps_with_what_the_model_expects(served: Dashboard, page: Page, ward: FakeWard) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}?view=bed")
     wait(page, lambda: rows(page) == ["bed-1", "bed-2", "bed-10"])
     wait(page, lambda: text(page, "#name") == "bed-1")
     drawn(page, "trace")
@@ -91,7 +91,7 @@ def test_a_bed_sweeps_with_what_the_model_expects(served: Dashboard, page: Page,
 
 
 def test_another_bed_can_be_selected(served: Dashboard, page: Page, ward: FakeWard) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}?view=bed")
     wait(page, lambda: len(rows(page)) == 3)
     page.click("[data-bed='bed-2']")
     wait(page, lambda: text(page, "#name") == "bed-2")
@@ -103,7 +103,7 @@ def test_another_bed_can_be_selected(served: Dashboard, page: Page, ward: FakeWa
 
 
 def test_an_alarm_is_told_on_top_with_sign_and_text(page: Page, served: Dashboard, ward: FakeWard) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}?view=bed")
     wait(page, lambda: len(rows(page)) == 3)
     onset = SystemClock().now_ns() - 5 * S
     ward.raise_alarm(alarm("a", bed="bed-10", message="unusual ECG in 16 of 24 windows", onset_t=onset))
@@ -134,7 +134,7 @@ def test_an_alarm_from_before_is_shown_and_a_name_is_never_markup(
     bed = "<img src=x onerror=alert(1)>"
     with FakeWard(redis_server.url, {bed: ("II",)}).running() as ward:
         ward.raise_alarm(alarm(bed=bed, message="<b>unusual</b>"))
-        page.goto(served.url)
+        page.goto(f"{served.url}?view=bed")
         wait(page, lambda: "<b>unusual</b>" in text(page, "#alarms"))
         assert text(page, "#name") == bed
         assert page.locator("main img[src=x]").count() == 0
@@ -142,7 +142,7 @@ def test_an_alarm_from_before_is_shown_and_a_name_is_never_markup(
 
 def test_a_closed_page_leaves_nothing_behind(served: Dashboard, ward: FakeWard) -> None:
     with open_page() as page:
-        page.goto(served.url)
+        page.goto(f"{served.url}?view=bed")
         drawn(page, "trace")
         health = served.health()[1]
         assert (health["pages"], health["watched"]) == (1, 1)
@@ -157,7 +157,7 @@ def test_a_lost_redis_server_is_told_and_comes_back(
     served: Dashboard, page: Page, redis_server: EmbeddedServer
 ) -> None:
     with FakeWard(redis_server.url, {"bed-1": ("II",)}).running():
-        page.goto(served.url)
+        page.goto(f"{served.url}?view=bed")
         wait(page, lambda: text(page, "#name") == "bed-1")
         redis_server.stop()
         wait(page, lambda: "Connection to the server lost" in text(page, "#trouble"))
@@ -169,6 +169,6 @@ def test_a_dashboard_that_stops_is_told_by_the_page(
     page: Page, redis_server: EmbeddedServer, ward: FakeWard
 ) -> None:
     with dashboard(redis_server.url) as running:
-        page.goto(running.url)
+        page.goto(f"{running.url}?view=bed")
         wait(page, lambda: text(page, "#name") == "bed-1")
     wait(page, lambda: "The dashboard does not answer" in text(page, "#trouble"))
