@@ -15,9 +15,20 @@ from hypothesis import strategies as st
 
 from models.session import Session
 from stream import refill
+from stream.alarms.criteria import Criteria
+from stream.alarms.operator import Answer
 from stream.alarms.state import BedState
 from stream.bus import Bus, Entry
-from stream.contract import AlarmEvent, Finding, MalformedMessageError, Presence, SampleChunk, Validity
+from stream.contract import (
+    AlarmEvent,
+    Command,
+    CommandKind,
+    Finding,
+    MalformedMessageError,
+    Presence,
+    SampleChunk,
+    Validity,
+)
 from stream.engine import Accepted, Engine, Load, Pending
 from stream.preprocess import SETTLING_S
 from stream.verdict import Verdict, judge
@@ -863,3 +874,87 @@ def test_a_backend_that_was_not_the_chosen_one_is_told_by_every_bed() -> None:
         ("bed-2", "fallback", Presence.ON, "info"),
     ]
     assert events[0].message == "openvino: not installed"
+
+
+# --- another model --------------------------------------------------------------------------------------
+
+
+OTHER = small_manifest(threshold=3.9, alarm=(2, 4, 0)).model_copy(update={"name": "other"})
+
+
+def choose(desk: Desk, model: str | None, name: str = "c1") -> Answer:
+    command = Command(
+        id=name, bed="bed-1", kind=CommandKind.SET_MODEL, value=model, who="nurse", at=0, expires=1
+    )
+    answer = desk.engine.obey(command)
+    desk.publish("bed-1", answer.events)
+    return answer
+
+
+def two_models() -> Desk:
+    desk = Desk()
+    models = {one.name: Criteria.of(one, "fp32") for one in (MANIFEST, OTHER)}
+    desk.engine = Engine(MANIFEST, "fp32", models=models)
+    return desk
+
+
+def test_from_a_choice_on_findings_and_alarms_are_by_that_models_rules() -> None:
+    desk, chunks = two_models(), cut(noisy(40, (6.1, 40)))
+    desk.run(chunks[:40])
+    assert desk.log() == [("anomaly", Presence.ON)]
+    choose(desk, "other")
+    desk.run(chunks[40:60])
+    # Nothing is over its threshold, and the alarm of the other one has ended.
+    assert desk.log() == [("anomaly", Presence.ON), ("anomaly", Presence.OFF)]
+    assert {f.threshold for f in desk.findings if f.model == "other"} == {3.9}
+    assert not any(f.anomalous for f in desk.findings if f.model == "other")
+    before = len(desk.findings)
+    choose(desk, None, "c2")
+    desk.run(chunks[60:62])
+    assert len(desk.findings) == before + 2
+    # Two windows over the threshold: those before the change do not make up the three.
+    assert all(f.anomalous for f in desk.findings[before:])
+    assert desk.log()[2:] == []
+    desk.run(chunks[62:64])
+    assert desk.log()[2:] == [("anomaly", Presence.ON)]
+    first, second = (event for event in desk.events if event.presence is Presence.ON)
+    assert first.alarm != second.alarm
+    assert second.onset >= chunks[60].header.n0 - 125
+    assert [f.window for f in desk.findings] == list(range(len(desk.findings)))
+
+
+def test_a_choice_outlives_the_worker_and_a_new_feed() -> None:
+    desk, chunks = two_models(), cut(noisy(20))
+    desk.run(chunks[:20])
+    choose(desk, "other")
+    state = BedState.model_validate_json(desk.engine.state("bed-1").model_dump_json())
+    later = two_models()
+    later.engine.restore("bed-1", state)
+    later.run(chunks[20:] + cut(noisy(10), session="another"))
+    assert {finding.model for finding in later.findings} == {"other"}
+    assert {finding.session for finding in later.findings} == {"s", "another"}
+    assert later.engine.settings("bed-1", 5).chosen_model == "other"
+
+
+def test_a_bed_that_comes_to_a_worker_with_another_model_of_its_own_begins_anew() -> None:
+    desk, chunks = Desk(), cut(noisy(40, (6.1, 40)))
+    desk.run(chunks[:40])
+    state = desk.engine.state("bed-1").model_copy(deep=True)
+    assert (state.model, list(state.open)) == ("stand-in", ["anomaly"])
+    # A row of a version that knew but one model is taken as it is.
+    old = state.model_copy(update={"model": ""}, deep=True)
+    again = Desk()
+    again.engine.restore("bed-1", old)
+    again.run(chunks[40:44])
+    assert again.engine.state("bed-1").model == "stand-in"
+    assert "anomaly" in again.engine.state("bed-1").open
+    state.stay.threshold, state.stay.session = 7.0, "s"
+    later = Desk()
+    later.engine = Engine(OTHER, "fp32")
+    later.engine.restore("bed-1", state)
+    later.run(chunks[40:44])
+    ended = later.events[0]
+    assert (ended.rule, ended.presence) == ("anomaly", Presence.OFF)
+    assert ended.message == "other judges from now on, the model of another worker"
+    assert {(f.model, f.threshold) for f in later.findings} == {("other", 3.9)}
+    assert later.engine.settings("bed-1", 5).threshold_from == "model"
