@@ -7,10 +7,10 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import wfdb
 
 from ingest.source import IngestError
+from stream.annotations import write_annotations as write_annotation_file
 from stream.offline import Analysis
 from stream.statement import duration
 from stream.stretches import over_threshold
@@ -18,14 +18,6 @@ from stream.stretches import over_threshold
 _OURS = "bedside "
 # Files of these names are parts of records.
 _TAKEN = ("hea", "dat", "mat", "npy", "dcm", "flac")
-# The length of an annotation's text is one byte.
-_TEXT_MAX = 255
-# A comment: an annotation that names no beat.
-_COMMENT = '"'
-# A beat of which nothing more is said, as detectors write it.
-_BEAT = "N"
-# Comments at sample 0 are where WFDB keeps a file's definitions: readers take them out.
-_FIRST = 1
 
 
 def annotation_path(record: str, extension: str, folder: str | Path = ".") -> Path:
@@ -80,20 +72,8 @@ def write_notes(path: Path, notes: Sequence[tuple[float, str]], beats_s: Sequenc
     IngestError
         If it cannot be written.
     """
-    beats = [(seconds, _BEAT, "") for seconds in beats_s]
-    comments = [(seconds, _COMMENT, _plain(text)) for seconds, text in notes]
-    # A stable sort: at the same time, in the order in which they are said here.
-    ordered = sorted(comments + beats, key=lambda note: note[0])
     try:
-        wfdb.wrann(
-            path.stem,
-            path.suffix[1:],
-            sample=np.array([max(_FIRST, round(seconds * fs)) for seconds, _, _ in ordered]),
-            symbol=[symbol for _, symbol, _ in ordered],
-            aux_note=[text for _, _, text in ordered],
-            fs=fs,
-            write_dir=str(path.parent),
-        )
+        write_annotation_file(path, notes, beats_s, fs)
     except OSError as error:
         raise IngestError(path, f"cannot be written: {error.strerror or error}") from error
 
@@ -155,11 +135,6 @@ def threshold_notes(analysis: Analysis) -> list[tuple[float, str]]:
             (stretch.end_s, f"over) {limit}"),
         ]
     return notes
-
-
-def _plain(text: str) -> str:
-    # One byte a character, and none that would break a line.
-    return " ".join(text.split()).encode("ascii", "replace").decode()[:_TEXT_MAX]
 
 
 def _is_ours(path: Path) -> bool:
