@@ -221,6 +221,7 @@ _COMMANDS = {
     "dashboard": "monitor.commands:dashboard",
     "alerts": "stream.subscription.commands:alerts",
     "bed": "stream.bed_commands:bed",
+    "record": "stream.recording.commands:record",
     "watch": "stream.commands:watch",
     "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",
@@ -477,6 +478,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
     from stream.asking import AskError
     from stream.bus import BusUnavailableError
     from stream.embedded import EmbeddedServerError
+    from stream.recording.lock import LockedError
     from stream.settings import BrokerError
 
     return (
@@ -486,6 +488,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
         BundleError,
         BusUnavailableError,
         EmbeddedServerError,
+        LockedError,
         BrokerError,
         # A server that went away and stayed away.
         RedisError,

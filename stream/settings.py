@@ -27,6 +27,8 @@ class Settings(BaseSettings):
     """What runs the model in a worker; ``"auto"`` for the fastest on its machine."""
     runtime_dir: Path | None = None
     """Folder of the embedded server's socket; default one of the user's own."""
+    recordings: Path | None = None
+    """Folder of the recorder; default one of the user's own."""
 
 
 class BrokerError(ValueError):
