@@ -384,8 +384,7 @@ def _analyse(
         if on_second is not None:
             on_second(finding.end / recording.fs)
 
-    # The session is named after the record, so that a second run names the same alarms.
-    chunks = chunks_of(recording, recording.bed, recording.bed)
+    chunks = chunks_of(recording, recording.bed, recording.session)
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),
         session,

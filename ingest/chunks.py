@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ingest.source import IngestError, Recording
-from stream.contract import INVALID, ChunkHeader, SampleChunk, Validity, is_name
+from stream.contract import ChunkHeader, SampleChunk, Validity, is_name
 
 CHUNK_S = 0.2
 """Default length of a chunk: little against the 10 s in which an alarm is due, much against its header."""
@@ -41,6 +41,8 @@ class Feed:
         Identifier of the continuous feed; a random one unless given.
     base_time_ns : int, optional
         Device time of the first sample sent; unless given, the time at which replay begins.
+    following : Feed, optional
+        Of the same bed: what comes, as another session, when this has ended.
     """
 
     bed: str
@@ -50,6 +52,7 @@ class Feed:
     loop: bool = False
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     base_time_ns: int | None = None
+    following: Feed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Cut:
 
     seq: int
     samples: npt.NDArray[np.int16]
+    valid: tuple[Validity, ...]
     last: bool
 
 
@@ -135,6 +139,8 @@ class Cutter:
         if base_time_ns is None:
             base_time_ns = recording.start_ns + round(self._first * _NS / self._fs)
         self.base_time_ns = base_time_ns
+        # What was recorded from a feed keeps its place on the grid of windows.
+        self._n0 = 0 if recording.first_index is None else recording.first_index + self._first
         self._fields = {
             "bed": bed,
             "session": session,
@@ -157,7 +163,7 @@ class Cutter:
         return self.time_of(self.first_sample(cut.seq) + len(cut.samples))
 
     def read(self, seq: int, share: float = 1.0) -> list[Cut]:
-        """Read the chunks from `seq` on, about ten seconds of them.
+        """Read the chunks from `seq` on, about ten seconds of them, without those in which nothing came.
 
         Parameters
         ----------
@@ -175,21 +181,38 @@ class Cutter:
         IngestError
             If the recording cannot be read.
         """
-        until = seq + max(1, round(share * self._chunks_per_piece))
-        start, stop = (self._first + self.first_sample(n) for n in (seq, until))
+        cuts: list[Cut] = []
+        while not cuts:
+            until = seq + max(1, round(share * self._chunks_per_piece))
+            cuts = self._read_piece(seq, until)
+            seq = until
+        return cuts
+
+    def _read_piece(self, seq: int, until: int) -> list[Cut]:
+        begin, stop = (self._first + self.first_sample(n) for n in (seq, until))
         if self._end is not None:
             stop = min(stop, self._end)
-        samples = self.recording.read(start, stop)
+        samples = self.recording.read(begin, stop)
         # A source without a known end may still end.
-        ends = stop == self._end or len(samples) < stop - start
+        ends = stop == self._end or len(samples) < stop - begin
         cuts = []
         for number in range(seq, until):
             a, b = (self.first_sample(n) - self.first_sample(seq) for n in (number, number + 1))
             last = ends and b >= len(samples)
-            cuts.append(Cut(number, samples[a:b], last))
+            own = samples[a:b]
+            flags = self.recording.flags(begin + a, begin + a + len(own), own)
+            if flags is not None:
+                cuts.append(Cut(number, own, flags, last))
+            elif last:
+                cuts.append(self.nothing(number))
             if last:
                 break
         return cuts
+
+    def nothing(self, seq: int) -> Cut:
+        """Return an empty last chunk, for a session that ends where nothing comes."""
+        leads = len(self.recording.leads)
+        return Cut(seq, np.empty((0, leads), np.int16), (Validity.OK,) * leads, last=True)
 
     def chunk(self, cut: Cut, ingest_ns: int) -> SampleChunk:
         """Return the chunk as it travels.
@@ -201,13 +224,12 @@ class Cutter:
             When it enters the system, ns since the epoch.
         """
         n0 = self.first_sample(cut.seq)
-        off = (cut.samples == INVALID).all(axis=0) & (len(cut.samples) > 0)
         header = ChunkHeader(
             seq=cut.seq,
             t0=self.time_of(n0),
-            n0=n0,
+            n0=self._n0 + n0,
             ingest_ns=ingest_ns,
-            valid=tuple(Validity.OFF if lead_off else Validity.OK for lead_off in off),
+            valid=cut.valid,
             last=cut.last,
             **self._fields,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -65,26 +66,37 @@ def replay(
     redis: str | None,
     metrics_port: int | None,
 ) -> None:
-    """Send recordings as live beds: WFDB records, .npy arrays, DICOM waveforms.
+    """Send recordings as live beds: WFDB records, .npy arrays, DICOM waveforms, what `bedside record` wrote.
+
+    The folder of a recorded bed is sent as it came, session after session: the same samples in the same
+    places.
 
     \b
     bedside replay mitdb/207 --bed icu-1
     bedside replay a.npy b.npy --fs 500 --loop
     bedside replay long-record --speed max --start 3600 --stop 7200
+    bedside replay recordings/icu-1 --bed icu-1-again
     """
     from ingest.chunks import Feed
-    from ingest.recordings import open_recording
+    from ingest.recordings import open_recordings
 
-    recordings = [open_recording(path, fs=fs) for path in paths]
+    opened = [open_recordings(path, fs=fs) for path in paths]
     if beds and len(beds) != len(paths):
         raise click.UsageError(f"{len(beds)} --bed for {len(paths)} PATH: give one for each, or none")
-    names = beds or _distinct([recording.bed for recording in recordings])
+    names = beds or _distinct([sessions[0].bed for sessions in opened])
     if len(set(names)) < len(names):
         raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
-    feeds = [
-        Feed(bed, recording, start_s=start, stop_s=stop, loop=loop)
-        for bed, recording in zip(names, recordings, strict=True)
-    ]
+    feeds = []
+    for bed, path, sessions in zip(names, paths, opened, strict=True):
+        if len(sessions) > 1 and (loop or start or stop is not None):
+            raise click.UsageError(
+                f"{path} holds {len(sessions)} sessions: --start, --stop and --loop are for one recording"
+            )
+        feed = None
+        for recording in reversed(sessions):
+            feed = Feed(bed, recording, start_s=start, stop_s=stop, loop=loop, following=feed)
+        assert feed is not None
+        feeds.append(feed)
     _send(feeds, speed, redis, metrics_port)
 
 
@@ -188,12 +200,20 @@ def _chunks(feeds: list[Feed]) -> float | None:
     from ingest.chunks import CHUNK_S
 
     total = 0.0
-    for feed in feeds:
+    for feed in _with_following(feeds):
         ends = [end for end in (feed.recording.duration_s, feed.stop_s) if end is not None]
         if feed.loop or not ends:
             return None
         total += max(0.0, min(ends) - feed.start_s) / CHUNK_S
     return total
+
+
+def _with_following(feeds: list[Feed]) -> Iterator[Feed]:
+    for feed in feeds:
+        at: Feed | None = feed
+        while at is not None:
+            yield at
+            at = at.following
 
 
 # A chunk is 0.2 s: a replay later than this is no longer real time for who looks on.

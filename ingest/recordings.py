@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from ingest.npy_files import NpyRecording
+from ingest.recorded import is_recorded, open_sessions
 from ingest.source import IngestError, Recording
 from ingest.wfdb_files import WfdbRecording, record_path
 
@@ -24,7 +25,8 @@ def open_recording(
     Parameters
     ----------
     path : str or pathlib.Path
-        A WFDB record with or without extension, a ``.npy`` array or a DICOM waveform.
+        A WFDB record with or without extension, a ``.npy`` array, a DICOM waveform, or the folder of a bed
+        that the recorder wrote, if it holds one session.
     fs : float, optional
         Sampling frequency, Hz, for a file that does not state one (``.npy``); others keep their own.
     leads : sequence of str, optional
@@ -47,6 +49,14 @@ def open_recording(
     path = Path(path)
     if record_path(path) is not None:
         return WfdbRecording(path)
+    if is_recorded(path):
+        (first, *others) = open_sessions(path)
+        if others:
+            raise IngestError(
+                path,
+                f"holds {len(others) + 1} sessions; name a segment of one, such as {first.record}",
+            )
+        return first
     if path.is_dir():
         raise IngestError(path, _folder_hint(path))
     if not path.is_file():
@@ -61,6 +71,15 @@ def open_recording(
     if path.suffix.lower() in (".dat", ".mat", ".flac"):
         raise IngestError(path, f"a signal file without its WFDB header {path.stem}.hea")
     raise IngestError(path, f"not a format that can be read: {_READABLE}")
+
+
+def open_recordings(
+    path: str | Path, *, fs: float | None = None, leads: Sequence[str] | None = None
+) -> list[Recording]:
+    """Open a recording as `open_recording`, or all sessions of a bed's folder, in their order."""
+    if is_recorded(Path(path)):
+        return list(open_sessions(Path(path)))
+    return [open_recording(path, fs=fs, leads=leads)]
 
 
 def _is_dicom(path: Path) -> bool:

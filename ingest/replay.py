@@ -10,8 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ingest import metrics
 from ingest.chunks import CHUNK_S, Cut, Cutter, Feed
 from ingest.looping import LoopedRecording
@@ -182,7 +180,7 @@ class _Player:
         self.failure: str | None = None
         self.first_share = 1.0
         self.reading: asyncio.Task[list[Cut]] | None = None
-        self._speed = speed
+        self._speed, self._chunk_s = speed, chunk_s
         recording, start_s, stop_s = feed.recording, feed.start_s, feed.stop_s
         if feed.loop:
             recording, start_s, stop_s = LoopedRecording(recording, start_s, stop_s), 0.0, None
@@ -243,8 +241,11 @@ class _Player:
 
     def last_chunk(self, now_ns: int) -> SampleChunk:
         # An empty one, for a session that ends before its time.
-        nothing = np.empty((0, len(self._cutter.recording.leads)), np.int16)
-        return self._cutter.chunk(Cut(self._seq, nothing, last=True), now_ns)
+        return self._cutter.chunk(self._cutter.nothing(self._seq), now_ns)
+
+    def following(self) -> _Player | None:
+        feed = self.feed.following
+        return None if feed is None else _Player(feed, self._speed, self._chunk_s)
 
     def close(self) -> None:
         if self.reading is not None and not self.reading.cancel() and not self.reading.cancelled():
@@ -261,12 +262,13 @@ class _Run:
 
     def __init__(
         self,
-        players: Sequence[_Player],
+        players: list[_Player],
         publisher: Publisher,
         clock: Clock,
         stop_event: asyncio.Event,
         on_status: Callable[[ReplayStatus], None] | None,
     ) -> None:
+        # The list itself, so that who made it closes those that follow, too.
         self._players = players
         self._publisher = publisher
         self._clock = clock
@@ -332,10 +334,19 @@ class _Run:
             batch.append(chunk)
             if player.paced:
                 self._behind_ns = max(self._behind_ns, now - due)
-            if not chunk.header.last:
+            if not chunk.header.last or self._goes_on(number, now):
                 self._arrange(number)
         self._max_behind_ns = max(self._max_behind_ns, self._behind_ns)
         return batch
+
+    def _goes_on(self, number: int, now: int) -> bool:
+        # Whether another session of the bed follows, which then begins.
+        following = self._players[number].following()
+        if following is None:
+            return False
+        self._players[number] = following
+        following.start(now)
+        return True
 
     async def _publish(self, batch: Sequence[SampleChunk]) -> None:
         if not batch:

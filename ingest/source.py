@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from stream.contract import INVALID, Validity
+
 # Largest magnitude of a valid sample on the wire: -32768 is the mark of an invalid one.
 MAX_LSB = 32767
 
@@ -64,6 +66,8 @@ class Recording(ABC):
 
     blocking: bool = True
     """Whether a read may take milliseconds (a disk, a computation): replay then reads in a thread."""
+    first_index: int | None = None
+    """Index that the first sample had in the session in which it was recorded; None where there was none."""
 
     def __init__(
         self,
@@ -106,6 +110,11 @@ class Recording(ABC):
         return printable[:64] or "recording"
 
     @property
+    def session(self) -> str:
+        """What its session is called offline: a second run names the same alarms."""
+        return self.bed
+
+    @property
     def start_ns(self) -> int:
         """Device time of the first sample, ns since the epoch; 0 where it is unknown or before 1970."""
         if self.start_time is None:
@@ -141,6 +150,24 @@ class Recording(ABC):
         if start >= stop:
             return np.empty((0, len(self.leads)), np.int16)
         return self._read(start, stop)
+
+    def flags(self, start: int, stop: int, samples: npt.NDArray[np.int16]) -> tuple[Validity, ...] | None:
+        """Return what the source says of the leads in a stretch; None: nothing came at all.
+
+        Parameters
+        ----------
+        start, stop : int
+            As for `read`.
+        samples : numpy.ndarray of int16, shape (n, leads)
+            What `read` returned.
+
+        Returns
+        -------
+        tuple of Validity, or None
+            Unless a source knows better, a lead without a valid sample is off.
+        """
+        off = (samples == INVALID).all(axis=0) & (len(samples) > 0)
+        return tuple(Validity.OFF if lead_off else Validity.OK for lead_off in off)
 
     @abstractmethod
     def _read(self, start: int, stop: int) -> npt.NDArray[np.int16]:
