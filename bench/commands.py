@@ -39,6 +39,7 @@ _NEEDS = {"hdrhistogram": "hdrh", "psutil": "psutil"}
 @click.option(
     "--port", type=click.IntRange(1, 65535), default=5006, show_default=True, help="Of the live page."
 )
+@click.option("--record", "recordings", metavar="DIR", help="Record every bed into this folder.")
 @fs_option
 @json_option
 def demo(
@@ -46,6 +47,7 @@ def demo(
     beds: int | None,
     seconds: float | None,
     port: int,
+    recordings: str | None,
     fs: float | None,
     json_path: str | None,
 ) -> None:
@@ -58,6 +60,7 @@ def demo(
     bedside demo
     bedside demo my/records/a01 my/records/a02
     bedside demo --beds 16 --seconds 60 --json -
+    bedside demo --record recordings
     """
     from bench.demo import DemoError, demo_feeds, run_demo
 
@@ -71,6 +74,7 @@ def demo(
             seconds=seconds,
             model=Settings().model,
             stop=stop,
+            recordings=None if recordings is None else Path(recordings),
             say=lambda text: click.echo(text, err=json_path == "-"),
             on_alarm=lambda event: click.echo(event_line(event), err=json_path == "-"),
         )

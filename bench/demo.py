@@ -74,6 +74,7 @@ async def run_demo(
     seconds: float | None,
     model: str,
     stop: asyncio.Event,
+    recordings: Path | None = None,
     say: Callable[[str], None],
     on_alarm: Callable[[AlarmEvent], None],
 ) -> dict[str, Any]:
@@ -91,6 +92,8 @@ async def run_demo(
     model : str
         Bundle that scores.
     stop : asyncio.Event
+    recordings : Path, optional
+        Folder into which every bed is recorded.
     say : callable
         Receives what a person should read.
     on_alarm : callable
@@ -110,7 +113,8 @@ async def run_demo(
     window = load_bundle(model).manifest.window
     say("starting server, worker and live page …")
     try:
-        with Ward(directory, worker_options=("--model", model), page_port=port) as ward:
+        options = ("--model", model)
+        with Ward(directory, worker_options=options, page_port=port, recordings=recordings) as ward:
             starting = asyncio.ensure_future(ward.ready())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +125,8 @@ async def run_demo(
             beds = ", ".join(f"{feed.bed} {feed.recording.name}" for feed in feeds[:8])
             say(f"live page   http://127.0.0.1:{port}")
             say(f"beds        {beds}{' …' if len(feeds) > 8 else ''}")
+            if recordings is not None:
+                say(f"recordings  {recordings} (bedside record list --out {recordings})")
             say("alarms      below, or in another terminal: bedside alerts --follow")
             say("Ctrl-C stops everything. Research software, not a medical device.")
             return await _feed(ward, feeds, window, seconds, stop, on_alarm)

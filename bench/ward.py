@@ -6,6 +6,7 @@ What `bedside demo`, the benchmarks and the acceptance tests start.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ _READY_TIMEOUT_S = 60.0
 _POLL_S = 0.05
 # A worker finishes its batch and leaves the group, the page closes its sessions.
 _STOP_TIMEOUT_S = 15.0
+# What `bedside record` says once it misses nothing more.
+_RECORDING = "bedside: recording"
 # Enough of a dead child's last words for its error line and the traceback before it.
 _LAST_WORDS = 2000
 
@@ -49,6 +52,8 @@ class Ward:
         URL`` after them, and keeps a heartbeat as a worker does.
     page_port : int, optional
         Port of the live page; none is started without it.
+    recordings : Path, optional
+        Folder into which everything is recorded; nothing is without it.
 
     Examples
     --------
@@ -65,6 +70,7 @@ class Ward:
         workers: int = 1,
         scorer: tuple[str, ...] | None = None,
         page_port: int | None = None,
+        recordings: Path | None = None,
     ) -> None:
         self.server = EmbeddedServer(directory)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -73,6 +79,7 @@ class Ward:
         self.workers = ("worker", *(f"worker-{number + 1}" for number in range(1, workers)))
         self._scorer = scorer
         self._page_port = page_port
+        self._recordings = recordings
         # The children take it from the environment, as we do.
         self._prefix = Settings().prefix
 
@@ -92,6 +99,8 @@ class Ward:
                 self.start_worker(name)
             if self._page_port is not None:
                 self._start("page", "dashboard", "--port", str(self._page_port))
+            if self._recordings is not None:
+                self._start("recorder", "record", "--out", str(self._recordings))
         except BaseException:
             self.stop()
             raise
@@ -127,9 +136,10 @@ class Ward:
 
     def log(self, name: str) -> str:
         """Return the end of what a child has printed."""
-        log = self._logs[name]
-        log.seek(0)
-        return log.read().decode(errors="replace")[-_LAST_WORDS:].strip()
+        # Not read from the file object: its place in the file is the child's, too.
+        log = self._logs[name].fileno()
+        start = max(0, os.fstat(log).st_size - _LAST_WORDS)
+        return os.pread(log, _LAST_WORDS, start).decode(errors="replace").strip()
 
     async def ready(self) -> None:
         """Return when the workers hold their partitions and the page, if there is one, answers.
@@ -145,6 +155,10 @@ class Ward:
                     self.check()
                     await asyncio.sleep(_POLL_S)
                 while self._page_port is not None and not await _answers(self._page_port):
+                    self.check()
+                    await asyncio.sleep(_POLL_S)
+                # What came before it says so is not recorded.
+                while self._recordings is not None and _RECORDING not in self.log("recorder"):
                     self.check()
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:

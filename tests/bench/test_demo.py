@@ -23,6 +23,7 @@ from ingest.recordings import open_recording
 from models.session import Session
 from stream.contract import AlarmEvent
 from stream.offline import run
+from stream.recording.store import Recordings
 
 FIVE_MINUTES_S = 300.0
 TEN_MINUTES_S = 600.0
@@ -116,6 +117,7 @@ def test_with_seconds_it_sums_up_and_loses_nothing_whatever_the_environment_name
         "BEDSIDE_BROKER_URL": "redis://127.0.0.1:1",
     }
     command = ["demo", "--port", str(free_port()), "--beds", "2", "--seconds", "12", "--json", "-"]
+    command += ["--record", str(short_tmp / "recordings")]
     result = subprocess.run(
         [sys.executable, "-m", "bedside", *command],
         capture_output=True,
@@ -129,6 +131,12 @@ def test_with_seconds_it_sums_up_and_loses_nothing_whatever_the_environment_name
     assert summary["alarms"] == 0
     assert summary["chunks"] >= 2 * 55
     assert summary["findings"] >= 2 * 7
+    recordings = Recordings(short_tmp / "recordings")
+    assert recordings.beds() == ["bed-1", "bed-2"]
+    for bed in recordings.beds():
+        (segment,) = recordings.segments(bed)
+        assert segment.begin.n0 == 0
+        assert segment.frames >= 11 * segment.begin.fs
     assert set(summary["publish_to_finding_ms"]) >= {"p50", "p99", "max"}
 
 
