@@ -14,7 +14,7 @@ class StripsFigure:
     """The figure, and what the view's script moves in it."""
 
     def __init__(self) -> None:
-        self.source = ColumnDataSource(data={"xs": [], "ys": []}, name="strips")
+        self.source = ColumnDataSource(data={"xs": [], "ys": []}, name="strip-points")
         self.line = MultiLine(xs="xs", ys="ys", line_width=1)
         self.bold_x, self.bold_y = Range1d(start=0, end=1), Range1d(start=0, end=1)
         self.figure = figure(

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bokeh.core.properties import Bytes, Float, Int, String
+from bokeh.core.properties import Bytes, Float, Int, Nullable, String
 from bokeh.model import DataModel, Model
 from bokeh.models import LayoutDOM
 
@@ -36,7 +36,8 @@ class WardState(DataModel):
     """JSON: beds of this leaf in their order, with their strips."""
     trends = String(default="{}")
     """JSON: by bed, the score of the last minutes."""
-    strips = Bytes(default=b"")
+    # Not empty bytes: BokehJS cannot copy a default of these, and a page that begins in another view has it.
+    strips = Nullable(Bytes)
     """What is new in the strips: entries one after the other, see `WardView`."""
     leaf = Int(default=0)
     """Which of the leaves is wanted, from 0."""
