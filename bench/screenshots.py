@@ -65,7 +65,7 @@ def _take(page: Page, address: str, out: Path) -> None:
     page.wait_for_timeout(_SWEEP_MS)
     page.screenshot(path=out / "bed.png")
     page.goto(f"{address}/?view=system")
-    page.wait_for_selector("#sys-workers tr, table tr")
+    page.wait_for_selector("#view-system tbody tr")
     page.wait_for_timeout(_SWEEP_MS / 4)
     page.screenshot(path=out / "system.png")
     page.goto(f"{address}/?view=analyse")

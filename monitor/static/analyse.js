@@ -123,16 +123,13 @@ window.bedside.register("analyse", (() => {
   }
 
   function inShort(job) {
+    if (job.state === "done") return job.analysis.statement.headline;
     if (job.state === "uploading") return `sending, ${Math.round(100 * (job.sent ?? 0))} %`;
     if (job.state === "waiting") return "waits for its turn";
     if (job.state === "running") {
       return job.progress === null ? "reading…" : `analysing, ${Math.round(100 * job.progress)} %`;
     }
-    if (job.state === "failed") return job.error;
-    const {analysis} = job;
-    const alarms = analysis.alarms.length;
-    const score = analysis.record_score === null ? "not scored" : `score ${analysis.record_score.toFixed(2)}`;
-    return `${score}, ${alarms === 0 ? "no alarm" : `${alarms} ${alarms === 1 ? "alarm" : "alarms"}`}`;
+    return job.error;
   }
 
   function writeJobs() {
@@ -178,7 +175,12 @@ window.bedside.register("analyse", (() => {
     const share = job.state === "uploading" ? job.sent : job.progress;
     if (share === null || share === undefined) far.removeAttribute("value");
     else far.value = share;
-    write(byId("words"), done ? job.analysis.verdict ?? "" : inShort(job));
+    const statement = done ? job.analysis.statement : null;
+    write(byId("words"), statement?.headline ?? inShort(job));
+    restyle(byId("words"), statement?.priority ?? "");
+    const sentences = byId("sentences");
+    sentences.replaceChildren();
+    for (const sentence of statement?.sentences ?? []) write(element("li", "", sentences), sentence);
     writeFigures(done ? job.analysis : null);
     writeAlarms(done ? job.analysis.alarms : []);
     const downloads = byId("downloads");

@@ -161,6 +161,8 @@ def test_a_person_drops_a_recording_and_reads_the_verdict(
         page.select_option("#with", "vae-bilstm-100hz")
         page.set_input_files("#files", DICOM)
         page.wait_for_selector("#result.done", timeout=60_000)
+        assert page.inner_text("#words") in ("as normals are", "unusual")
+        assert "Model vae-bilstm-100hz" in page.inner_text("#sentences")
         assert "vae-bilstm-100hz" in page.inner_text("#figures")
         assert "heart rate" in page.inner_text("#figures").lower()
         frame = page.frame_locator("#report")
