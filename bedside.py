@@ -219,6 +219,7 @@ _COMMANDS = {
     "ingest": "ingest.commands:ingest",
     "worker": "stream.commands:worker",
     "dashboard": "monitor.commands:dashboard",
+    "users": "monitor.login.commands:users",
     "alerts": "stream.subscription.commands:alerts",
     "bed": "stream.bed_commands:bed",
     "record": "stream.recording.commands:record",
@@ -449,23 +450,13 @@ def _snapshot_command(
 
 
 async def _find_snapshot(url: str, alarm: str) -> Snapshot:
-    from stream.asking import newest_event
-    from stream.contract import AlarmKind
-    from stream.snapshots.store import SnapshotStore
+    from stream.snapshots.store import SnapshotStore, missing_reason
 
     async with await _connect(url) as bus:
         found = await SnapshotStore(bus).get(alarm)
-        if found is not None:
-            return found
-        event = await newest_event(bus, alarm)
-    if event is None:
-        raise RefusalError(f"there is no alarm {alarm}, or no more")
-    if event.kind is AlarmKind.TECHNICAL:
-        raise RefusalError(f"alarm {alarm} is technical ({event.message}): such alarms have no snapshot")
-    raise RefusalError(
-        f"alarm {alarm} of {event.bed} has no snapshot: it is stored ten seconds after an alarm was raised,"
-        " and kept for a day"
-    )
+        if found is None:
+            raise RefusalError(await missing_reason(bus, alarm))
+        return found
 
 
 def _known_errors() -> tuple[type[Exception], ...]:

@@ -64,6 +64,12 @@ def _take(page: Page, address: str, out: Path) -> None:
     page.goto(f"{address}/?view=bed&bed=bed-4")
     page.wait_for_timeout(_SWEEP_MS)
     page.screenshot(path=out / "bed.png")
+    page.goto(f"{address}/?view=alarms")
+    page.wait_for_selector(".entry.high", timeout=_ILL_MS)
+    page.keyboard.press("j")
+    # Stored ten seconds after the alarm was raised, then drawn.
+    page.wait_for_selector(".snapshot img", timeout=_ILL_MS)
+    page.screenshot(path=out / "alarms.png")
     page.goto(f"{address}/?view=system")
     page.wait_for_selector("#view-system tbody tr")
     page.wait_for_timeout(_SWEEP_MS / 4)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import gc
 import hashlib
-import ipaddress
 import json
 import logging
 import signal
-import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from bokeh.application import Application
+from bokeh.application import Application as BokehApplication
 from bokeh.application.handlers.function import FunctionHandler
 from bokeh.document import Document
 from bokeh.server.server import BaseServer
-from bokeh.server.tornado import BokehTornado
-from bokeh.server.util import bind_sockets
 from bokeh.settings import settings
 from jinja2 import Environment, FileSystemLoader
 from redis.exceptions import RedisError
@@ -30,30 +26,31 @@ from tornado.web import RequestHandler, StaticFileHandler
 
 from monitor import api, system, uploads
 from monitor.api import Access
+from monitor.application import Application
 from monitor.live.pump import Pump
 from monitor.live.ward import Ward
+from monitor.login import handlers as login
 from monitor.page import VIEWS, Bulletin, Page
+from monitor.reach import MonitorError, Reach
+from monitor.summary import local_time
 from monitor.tiles.strips import Strips
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.topics import DEFAULT_PREFIX
 from stream.watch import Watch
 
+__all__ = ["Monitor", "MonitorError", "Reach", "serve"]
+
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
-# A tab that has lost its connection may come back within this; then its session is dropped.
-_SESSION_LIFETIME_MS = 15_000
-_SESSION_CHECK_MS = 2_000
 # Pages are often closed together.
 _TIDY_S = 1.0
+# Requests are small; what takes more says so itself, when it has seen who sends it.
+_BODY_BYTES = 64 * 1024
 # A pump further behind than this is not healthy: what the pages show is no longer live.
 _LAG_MAX_S = 5.0
-
-
-class MonitorError(RuntimeError):
-    """The dashboard cannot run; the text says what, where and what to do, in one line."""
 
 
 class Monitor:
@@ -85,7 +82,15 @@ class Monitor:
         """Fill the document of a new session."""
         document.title = "Bedside"
         document.template = self._template
-        document.template_variables.update(version=self._version, views=list(VIEWS), scripts=_scripts())
+        # All times on a page are those of the clock on the wall here, wherever it is looked at.
+        now = local_time(self._clock.now_ns())
+        offset = now.utcoffset() if now else None
+        document.template_variables.update(
+            version=self._version,
+            views=list(VIEWS),
+            scripts=_scripts(),
+            utc_offset_s=offset.total_seconds() if offset else 0.0,
+        )
         # The page tells of a lost connection itself.
         document.config.notify_connection_status = False
         context = document.session_context
@@ -175,8 +180,8 @@ def serve(
     redis_url: str,
     *,
     prefix: str = DEFAULT_PREFIX,
-    host: str = "127.0.0.1",
-    port: int = 5006,
+    reach: Reach | None = None,
+    port: int | None = None,
     on_ready: Callable[[str], None] | None = None,
     clock: Clock | None = None,
 ) -> None:
@@ -188,10 +193,10 @@ def serve(
         Server of the streams.
     prefix : str
         Start of every key of the deployment.
-    host : str
-        A loopback address: this version has no login, so nobody else may connect.
-    port : int
-        0 for any free one.
+    reach : Reach, optional
+        By default this machine only, without a login.
+    port : int, optional
+        Goes before that of `reach`; 0 for any free one.
     on_ready : callable, optional
         Called with the page's URL when it can be opened.
     clock : Clock, optional
@@ -201,46 +206,50 @@ def serve(
     MonitorError
         If the address cannot be used or the Redis server cannot be reached.
     """
-    asyncio.run(_serve(redis_url, prefix, host, port, on_ready, clock or SystemClock()))
+    reach = reach or Reach()
+    if port is not None:
+        reach = replace(reach, port=port)
+    asyncio.run(_serve(redis_url, prefix, reach, on_ready, clock or SystemClock()))
 
 
 async def _serve(
-    redis_url: str, prefix: str, host: str, port: int, on_ready: Callable[[str], None] | None, clock: Clock
+    redis_url: str, prefix: str, reach: Reach, on_ready: Callable[[str], None] | None, clock: Clock
 ) -> None:
-    sockets, port = _bind(host, port)
+    door = reach.listen(clock)
     try:
         bus = await Bus.connect(redis_url, prefix=prefix, clock=clock)
     except (BusUnavailableError, RedisError) as error:
-        for listening in sockets:
-            listening.close()
+        door.close()
         raise MonitorError(f"{error}; start it, or give the URL of one that runs") from error
+    if not reach.is_private and reach.tls is None:
+        log.warning(
+            "passwords and patients' signals travel in the clear: give --tls-cert and --tls-key, or listen on"
+            " 127.0.0.1 and put a proxy with TLS before it"
+        )
     async with bus:
         monitor = Monitor(bus, clock)
         # Hospital networks have no internet: scripts come from this server whatever the environment says.
         settings.resources = "server"
         # A tab that is closed in the middle of an update is no news, and each would tell it many times.
         logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
-        name = f"[{host}]" if ":" in host else host
-        hosts = [f"{name}:{port}", f"localhost:{port}"]
-        access = Access(redis_url, prefix, bus, monitor.pump, clock, frozenset(hosts))
+        access = Access(redis_url, prefix, bus, monitor.pump, clock, door.gate)
         desk = uploads.Desk(clock)
         deployment = system.Deployment(access, lambda: len(monitor.pages))
-        tornado = BokehTornado(
-            {"/": Application(FunctionHandler(monitor.open_page))},
-            extra_websocket_origins=hosts,
-            extra_patterns=[
+        application = Application(
+            BokehApplication(FunctionHandler(monitor.open_page)),
+            door.gate,
+            [
                 (r"/healthz", _Health, {"monitor": monitor}),
                 (r"/assets/(.*)", StaticFileHandler, {"path": str(_STATIC)}),
+                *login.routes(access),
                 *api.routes(access),
                 *uploads.routes(access, desk),
                 *system.routes(access, deployment),
             ],
-            check_unused_sessions_milliseconds=_SESSION_CHECK_MS,
-            unused_session_lifetime_milliseconds=_SESSION_LIFETIME_MS,
         )
-        http = HTTPServer(tornado)
-        http.add_sockets(sockets)
-        server = BaseServer(IOLoop.current(), tornado, http)
+        http = HTTPServer(application, ssl_options=door.context, max_body_size=_BODY_BYTES)
+        http.add_sockets(door.sockets)
+        server = BaseServer(IOLoop.current(), application, http)
         server.start()
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -250,11 +259,12 @@ async def _serve(
             asyncio.create_task(monitor.pump.run()),
             asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
             asyncio.create_task(desk.run()),
+            asyncio.create_task(application.watch()),
             asyncio.create_task(stop.wait()),
         ]
         try:
             if on_ready is not None:
-                on_ready(f"http://{name}:{port}/")
+                on_ready(door.url)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -266,23 +276,3 @@ async def _serve(
             server.stop(wait=False)
             await http.close_all_connections()
             await deployment.close()
-
-
-def _bind(host: str, port: int) -> tuple[list[socket.socket], int]:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise MonitorError(
-            f"address {host}: this version has no login, so the page is served to this machine only;"
-            " use 127.0.0.1, and an SSH tunnel from elsewhere"
-        )
-    try:
-        return bind_sockets(host, port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise MonitorError(
-                f"port {port} on {host} is in use: stop what runs there, or choose another port"
-            ) from error
-        raise MonitorError(f"cannot listen on {host} port {port}: {error.strerror}") from error

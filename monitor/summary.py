@@ -90,6 +90,7 @@ def alarm_line(event: AlarmEvent, device_now_ns: int, text: str | None = None) -
     by = f" by {event.who}" if event.who and event.presence is Presence.ACKNOWLEDGED else ""
     what = _BRIEF.get(event.rule, event.rule.replace("-", " "))
     return {
+        "alarm": event.alarm,
         "level": event.priority.value,
         "technical": event.kind is AlarmKind.TECHNICAL,
         "acknowledged": event.presence is Presence.ACKNOWLEDGED,

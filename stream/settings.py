@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     """Name of a shipped bundle or path of a bundle folder."""
     backend: str = "auto"
     """What runs the model in a worker; ``"auto"`` for the fastest on its machine."""
+    users_file: Path | None = None
+    """Who may use the dashboard (`bedside users`); default nobody else than this machine."""
     runtime_dir: Path | None = None
     """Folder of the embedded server's socket; default one of the user's own."""
     recordings: Path | None = None

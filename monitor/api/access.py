@@ -1,4 +1,4 @@
-"""What all addresses of the interface share: who may come in, what is wanted, and how to say no."""
+"""What all addresses of the interface share: what they need, what is wanted, and how to say no."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from tornado.web import HTTPError, RequestHandler
 
 from monitor.live.pump import Pump
+from monitor.login.gate import Gate
 from stream.bus import Bus
 from stream.clock import Clock
 from stream.subscription.follow import Wanted, wanted
@@ -27,9 +27,8 @@ class Access:
     bus : Bus
     pump : Pump
     clock : Clock
-    hosts : frozenset of str
-        ``host:port`` under which this server is reached: a page of another host, also one whose name has
-        been made to lead here, is refused.
+    gate : Gate
+        Has looked at every request before; knows who sent it.
     followers : int
         Streams and sockets that are open.
     """
@@ -39,7 +38,7 @@ class Access:
     bus: Bus
     pump: Pump
     clock: Clock
-    hosts: frozenset[str]
+    gate: Gate
     followers: int = 0
 
 
@@ -52,25 +51,16 @@ class RefusedError(HTTPError):
 
 
 class ApiHandler(RequestHandler):
-    """A handler that answers in JSON and lets only this server's own pages, and programs, in."""
+    """A handler that answers in JSON."""
 
     def initialize(self, access: Access) -> None:
         """Take what all handlers share."""
         self.access = access
 
-    def prepare(self) -> None:
-        """Refuse who came by another name, or from another page."""
-        if self.request.host.lower() not in self.access.hosts:
-            raise RefusedError(HTTPStatus.FORBIDDEN, "this server does not go by that name")
-        origin = self.request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc.lower() not in self.access.hosts:
-            raise RefusedError(HTTPStatus.FORBIDDEN, "pages of another origin are not served")
-
     def answer(self, body: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Send a JSON value and finish."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
-        self.set_header("Cache-Control", "no-store")
         self.finish(json.dumps(body))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:

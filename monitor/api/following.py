@@ -100,7 +100,6 @@ class AlarmStream(_Following):
         try:
             async with self.subscription() as subscription:
                 self.set_header("Content-Type", "text/event-stream")
-                self.set_header("Cache-Control", "no-store")
                 self.set_header("X-Accel-Buffering", "no")
                 self.write(f"retry: {_RETRY_MS}\n\n")
                 await _taken(self.flush())
@@ -137,7 +136,7 @@ class AlarmSocket(_Following, WebSocketHandler):
     _sending: asyncio.Task[None] | None = None
 
     def check_origin(self, origin: str) -> bool:
-        """Take whom `prepare` has let in: it compares with the names of this server, as Bokeh's does."""
+        """Take whom the gate has let in: it compares with the names of this server."""
         return True
 
     def open(self, *args: str, **kwargs: str) -> None:

@@ -18,7 +18,8 @@ _RECENT_MAX = 1_000
 class AlarmList(ApiHandler):
     """Answers with open alarms, recent transitions, and the position behind which the stream goes on.
 
-    Filters are as for the stream; ``recent`` says how many transitions to look back at.
+    And with the device time of each bed: alarms are told in it. Filters are as for the stream; ``recent``
+    says how many transitions to look back at.
     """
 
     async def get(self) -> None:
@@ -35,9 +36,10 @@ class AlarmList(ApiHandler):
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the Redis server does not answer")
         # One look at the ward: whoever follows from this position misses nothing and sees nothing twice.
         position = pump.alarms_position
-        open_alarms = [
-            event for bed in pump.ward.beds.values() for event in bed.open_alarms() if wanted.takes(event)
-        ]
+        beds = pump.ward.beds.values()
+        everything = [*pump.ward.everywhere.values(), *(event for bed in beds for event in bed.open_alarms())]
+        open_alarms = [event for event in everything if wanted.takes(event)]
+        now_ns = self.access.clock.now_ns()
         try:
             entries = await self.access.bus.recent(ALARMS, 0, _behind(position), recent) if recent else []
         except (RedisError, OSError) as error:
@@ -55,6 +57,7 @@ class AlarmList(ApiHandler):
                 "position": position,
                 "open": [event.model_dump(mode="json") for event in open_alarms],
                 "recent": [event.model_dump(mode="json") for event in latest],
+                "now": {bed.name: bed.device_time(now_ns) for bed in beds},
             }
         )
 

@@ -50,7 +50,10 @@ class Request(ApiHandler):
 
     @property
     def who(self) -> str:
-        """The person who asks."""
+        """Who asks: the user who is signed in, whatever the body says; without a login the body says it."""
+        login = self.access.gate.login_of(self.request)
+        if login is not None:
+            return login.user
         who = self._body.get("who")
         if not isinstance(who, str):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "who: give the name of the person who asks")
@@ -88,6 +91,17 @@ class Acknowledge(Request):
         access = self.access
         await self.respond(
             asking.acknowledge(access.bus, alarm, who=self.who, clock=access.clock, timeout_s=ANSWER_S)
+        )
+
+
+class AcknowledgeAll(Request):
+    """``POST /api/beds/BED/acknowledge`` with ``{"who": NAME}``: all open alarms of a bed."""
+
+    async def post(self, bed: str) -> None:
+        """Ask, and answer with the audit entry."""
+        access = self.access
+        await self.respond(
+            asking.acknowledge(access.bus, bed=bed, who=self.who, clock=access.clock, timeout_s=ANSWER_S)
         )
 
 

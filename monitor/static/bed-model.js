@@ -84,7 +84,9 @@ window.bedside.parts.judging = (() => {
       writeModels(models);
       writeThreshold();
       byId("judging-body").hidden = false;
-      tell("");
+      const reason = window.bedside.barred();
+      for (const group of byId("judging-body").querySelectorAll("fieldset")) group.disabled = reason !== "";
+      tell(reason);
     } catch (error) {
       tell(error instanceof TypeError ? "The dashboard does not answer." : error.message);
     }

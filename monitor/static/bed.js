@@ -81,6 +81,14 @@ window.bedside.register("bed", (() => {
     if (focused instanceof HTMLElement && focused !== document.activeElement) focused.focus();
   }
 
+  function acknowledge(alarm) {
+    const told = byId("alarm-wrong");
+    window.bedside.ask(`api/alarms/${encodeURIComponent(alarm)}/acknowledge`, {}, (text) => {
+      write(told, text);
+      told.hidden = text === "";
+    });
+  }
+
   function writeAlarms(alarms) {
     const board = byId("alarms");
     const most = 3;
@@ -94,8 +102,15 @@ window.bedside.register("bed", (() => {
         element("span", "kind", what);
         // It changes every second: not to be read out each time.
         element("span", "when", banner).setAttribute("aria-live", "off");
+        const button = element("button", "do", banner);
+        button.type = "button";
+        write(button, "Acknowledge");
+        button.addEventListener("click", () => acknowledge(banner.dataset.alarm));
+        window.bedside.operators(button);
       }
-      const [sign, what, when] = banner.children;
+      const [sign, what, when, button] = banner.children;
+      banner.dataset.alarm = alarm.alarm;
+      button.hidden = alarm.acknowledged;
       restyle(banner, `alarm ${alarm.level} ${classes(alarm)}`);
       write(sign, alarm.sign);
       write(what.children[0], alarm.text);

@@ -17,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from stream.asking import newest_event
 from stream.bus import Bus
 from stream.contract import (
     HEADER_LIMIT,
     AlarmEvent,
+    AlarmKind,
     MalformedMessageError,
     Name,
     Nanoseconds,
@@ -346,3 +348,16 @@ class SnapshotStore:
         members: Any = await self._client.zrange(self._index, 0, -1)
         pairs = (member.decode().partition(" ") for member in members)
         return [(alarm, bed) for alarm, _, bed in pairs]
+
+
+async def missing_reason(bus: Bus, alarm: str) -> str:
+    """Return why there is no snapshot of an alarm, one line."""
+    event = await newest_event(bus, alarm)
+    if event is None:
+        return f"there is no alarm {alarm}, or no more"
+    if event.kind is AlarmKind.TECHNICAL:
+        return f"alarm {alarm} is technical ({event.message}): such alarms have no snapshot"
+    return (
+        f"alarm {alarm} of {event.bed} has no snapshot: it is stored ten seconds after an alarm was raised,"
+        " and kept for a day"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +13,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -20,10 +23,33 @@ from stream.clock import SystemClock
 from stream.contract import AlarmEvent, Command, Explanation
 from tests.monitor.messages import S, chunk, explanation, finding, vitals
 
+# SIGUSR1 puts its clock forward by so many hours.
+LEAP_H = 13
 _PROGRAM = """
-import sys
+import json, signal, sys
+from pathlib import Path
+from monitor.reach import Reach
 from monitor.server import serve
-serve(sys.argv[1], port=0, on_ready=lambda url: print(url, flush=True))
+from stream.clock import SystemClock
+
+class Leaping(SystemClock):
+    ahead_ns = 0
+
+    def now_ns(self):
+        return super().now_ns() + self.ahead_ns
+
+    def leap(self, *_):
+        self.ahead_ns += int(sys.argv[3]) * 3600 * 10**9
+
+clock = Leaping()
+signal.signal(signal.SIGUSR1, clock.leap)
+given = json.loads(sys.argv[2])
+if users := given.pop("users", None):
+    given["users"] = Path(users)
+if tls := given.pop("tls", None):
+    given["tls"] = tuple(map(Path, tls))
+reach = Reach(port=0, **given)
+serve(sys.argv[1], reach=reach, on_ready=lambda url: print(url, flush=True), clock=clock)
 """
 
 
@@ -40,6 +66,15 @@ class Dashboard:
     url: str
     process: subprocess.Popen[str]
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return urlsplit(self.url).port or 0
+
+    def leap(self) -> None:
+        """Put its clock forward by `LEAP_H` hours."""
+        self.process.send_signal(signal.SIGUSR1)
+
     def health(self) -> tuple[int, dict[str, object]]:
         """Return status and body of ``/healthz``."""
         try:
@@ -50,13 +85,14 @@ class Dashboard:
 
 
 @contextmanager
-def dashboard(redis_url: str) -> Iterator[Dashboard]:
-    """Run a dashboard; on leaving, it must stop cleanly."""
-    process = subprocess.Popen([sys.executable, "-c", _PROGRAM, redis_url], stdout=subprocess.PIPE, text=True)
+def dashboard(redis_url: str, **reach: Any) -> Iterator[Dashboard]:
+    """Run a dashboard; on leaving, it must stop cleanly. `reach` is as in `monitor.reach.Reach`."""
+    command = [sys.executable, "-c", _PROGRAM, redis_url, json.dumps(reach, default=str), str(LEAP_H)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
-        assert url.startswith("http://127.0.0.1:"), "the dashboard did not start"
+        assert url.startswith("http"), "the dashboard did not start"
         yield Dashboard(url, process)
         process.terminate()
         assert process.wait(10) == 0

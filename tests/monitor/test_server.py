@@ -7,13 +7,15 @@ import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
-from monitor.server import MonitorError, serve
+from monitor.server import MonitorError, Reach, serve
 from stream.embedded import EmbeddedServer
+from tests.monitor.login.people import users_file
 from tests.monitor.serving import dashboard
 
 
@@ -24,10 +26,30 @@ def test_a_port_in_use_is_one_clear_line(redis_server: EmbeddedServer) -> None:
             serve(redis_server.url, port=port)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "monitor.example"])
-def test_only_this_machine_is_served(redis_server: EmbeddedServer, host: str) -> None:
-    with pytest.raises(MonitorError, match="has no login"):
-        serve(redis_server.url, host=host, port=0)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.4", "::", "monitor.example", ""])
+def test_without_a_login_only_this_machine_is_served(redis_server: EmbeddedServer, host: str) -> None:
+    with pytest.raises(MonitorError, match=r"needs a login: make users with `bedside users add") as caught:
+        serve(redis_server.url, reach=Reach(host=host, port=0))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reach", "words"),
+    [
+        ({"names": ["monitor.example"]}, "public name monitor.example: .* needs a login"),
+        ({"names": ["https://monitor.example/"], "users": True}, "give HOST or HOST:PORT"),
+        ({"path": "bedside"}, "prefix 'bedside': give a path, as in /bedside"),
+        ({"users": False}, "there is no users file .*`bedside users add"),
+        ({"tls": (Path("no.pem"), Path("no.key"))}, "cannot use certificate no.pem with key no.key: No such"),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_line(tmp_path: Path, reach: dict[str, Any], words: str) -> None:
+    if "users" in reach:
+        users_file(tmp_path / "users.json") if reach["users"] else None
+        reach = reach | {"users": tmp_path / "users.json"}
+    with pytest.raises(MonitorError, match=words) as caught:
+        serve("redis://nowhere.invalid", reach=Reach(port=0, **reach))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_redis_server_is_one_clear_line(short_tmp: Path) -> None:
