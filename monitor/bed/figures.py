@@ -49,7 +49,7 @@ class ScoreFigure:
         )
         self.unscored = ColumnDataSource(data={"start": [], "end": []}, name="unscored")
         self.figure = figure(
-            name="score",
+            name="bed-score",
             sizing_mode="stretch_both",
             x_range=Range1d(start=0, end=1),
             y_range=Range1d(start=-1, end=4),

@@ -174,7 +174,9 @@ window.bedside.parts.controls = (() => {
     });
     for (const menu of menus) {
       menu.addEventListener("keydown", (event) => {
-        if (event.key !== "Escape") return;
+        if (event.key !== "Escape" || !menu.open) return;
+        // Elsewhere it leads back to the first view.
+        event.stopPropagation();
         menu.open = false;
         menu.querySelector("summary").focus();
       });

@@ -207,9 +207,11 @@ def test_a_poor_lead_is_grey_and_named(page: Page, ward: FakeWard) -> None:
     ward.issues = {"V2": ("noise", "powerline"), "I": ("off",)}
     wait(page, lambda: text(page, ".name[data-lead=V2] span") == "noise, mains hum")
     assert text(page, ".name[data-lead=V1] span") == ""
-    wait(page, lambda: pixels(page, "poor") > grey + 100)
+    wait(page, lambda: pixels(page, "poor") > grey + 400)
+    # Some pixels at the edges of black lines have the colour, too; more of them while more is drawn.
+    shown = pixels(page, "poor")
     toggle(page, "quality")
-    wait(page, lambda: pixels(page, "poor") <= grey + 20)
+    wait(page, lambda: pixels(page, "poor") < shown - 150)
     ward.issues = {}
     wait(page, lambda: text(page, ".name[data-lead=V2] span") == "")
 
