@@ -77,7 +77,7 @@ def test_who_signs_in_is_where_they_wanted_to_be(page: Page, served: Dashboard, 
 def test_a_page_whose_session_is_over_asks_to_sign_in_again(
     page: Page, served: Dashboard, ward: FakeWard, users: Path
 ) -> None:
-    page.goto(served.url)
+    page.goto(f"{served.url}?view=bed")
     sign_in(page, OPERATOR)
     expect(page.locator("#name")).to_have_text("bed-1")
     # As after a new password: the page is cut off, and finds out.
@@ -90,7 +90,7 @@ def test_a_page_whose_session_is_over_asks_to_sign_in_again(
 
 def test_viewers_see_and_may_not(page: Page, served: Dashboard, ward: FakeWard) -> None:
     ward.raise_alarm(alarm("a", bed="bed-1"))
-    page.goto(served.url)
+    page.goto(f"{served.url}?view=bed")
     sign_in(page, VIEWER)
     expect(page.locator("#bar #user")).to_have_text("wall 3 (viewer)")
     button = page.locator("#alarms button")
@@ -115,10 +115,10 @@ def test_it_works_behind_a_proxy_under_a_prefix(
     ):
         before.target = f"http://127.0.0.1:{running.port}"
         ward.raise_alarm(alarm("a", bed="bed-2"))
-        page.goto(before.url)
+        page.goto(f"{before.url}?view=bed")
         sign_in(page, OPERATOR)
         expect(page.locator("#name")).to_have_text("bed-2")
-        page.wait_for_function("() => window.bedside.counters.patches > 5")
+        page.wait_for_function("() => window.bedside.counters.painted > 5")
         page.keyboard.press("a")
         expect(page.locator(".entry")).to_have_count(1)
         ward.raise_alarm(alarm("b", bed="bed-1"))
