@@ -572,11 +572,11 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
             worker.wait()
     overload = [event for event in received.events if event.rule == "overload"]
     assert {event.message for event in overload} <= {
-        f"worker overloaded: one of {hops} windows is scored" for hops in (2, 4)
+        f"worker overloaded: one of {hops} windows is scored" for hops in (2, 4, 8)
     }
     # What is scored is whole: no sample was left out.
     assert all(finding.reason is None for finding in received.findings)
     found = hops(received)
     for bed in beds:
-        # In order, at first all of them, then every other or fourth.
-        assert {1} < found[bed] <= {1, 2, 3, 4}
+        # In order, at first all of them, then every other, fourth or, on a machine with other work, eighth.
+        assert {1} < found[bed] <= set(range(1, 9))
