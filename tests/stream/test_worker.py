@@ -578,5 +578,6 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
     assert all(finding.reason is None for finding in received.findings)
     found = hops(received)
     for bed in beds:
-        # In order, at first all of them, then every other, fourth or, on a machine with other work, eighth.
-        assert {1} < found[bed] <= set(range(1, 9))
+        # In order; every other, fourth or eighth of them. How long all of them were scored before is the machine's.
+        assert found[bed] <= set(range(1, 9))
+        assert found[bed] & set(range(2, 9))
