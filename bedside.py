@@ -14,7 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -437,7 +437,8 @@ def _snapshot_command(
         from ingest.snapshot_files import write_snapshot
 
         written += map(str, write_snapshot(found, wfdb))
-    for file, form in ((png, "png"), (pdf, "pdf")):
+    forms: tuple[tuple[str | None, Literal["png", "pdf"]], ...] = ((png, "png"), (pdf, "pdf"))
+    for file, form in forms:
         if file:
             from monitor.report.strip import write_strip
 

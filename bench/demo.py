@@ -144,7 +144,7 @@ async def _feed(
 ) -> dict[str, Any]:
     tally = Tally(on_alarm=on_alarm)
     async with await ward.connect() as bus:
-        watching = [
+        watching: list[asyncio.Future[None]] = [
             asyncio.ensure_future(tally.follow(bus)),
             asyncio.ensure_future(_watch(ward)),
             asyncio.ensure_future(_stop_after(seconds, stop)),
@@ -152,14 +152,16 @@ async def _feed(
         sent = Sent(BusPublisher(bus))
         feeding = asyncio.ensure_future(replay(feeds, sent, stop_event=stop))
         try:
-            await asyncio.wait((feeding, *watching[:2]), return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [feeding, *watching[:2]]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             for task in watching[:2]:
                 if task.done():
                     await task
             report = await feeding
             lost = await tally.lost_at_last(sent, window, _LAST_FINDINGS_S)
         finally:
-            for task in (feeding, *watching):
+            tasks: list[asyncio.Future[Any]] = [feeding, *watching]
+            for task in tasks:
                 task.cancel()
                 with suppress(asyncio.CancelledError, WardError):
                     await task

@@ -90,7 +90,8 @@ class Disturbance:
 
 def _muscle(band_hz: tuple[float, float]) -> Callable[[Clean, float, np.random.Generator], Disturbed]:
     def muscle(clean: Clean, snr_db: float, rng: np.random.Generator) -> Disturbed:
-        noise = band_noise(*clean.millivolts.shape, clean.fs, band_hz, rng)
+        n, leads = clean.millivolts.shape
+        noise = band_noise(n, leads, clean.fs, band_hz, rng)
         return _everywhere(clean, clean.noise_mv(snr_db) * noise)
 
     return muscle
@@ -116,7 +117,8 @@ def _mains(hz: float) -> Callable[[Clean, float, np.random.Generator], Disturbed
 
 
 def _wander(clean: Clean, deviation_mv: float, rng: np.random.Generator) -> Disturbed:
-    noise = band_noise(*clean.millivolts.shape, clean.fs, WANDER_HZ, rng)
+    n, leads = clean.millivolts.shape
+    noise = band_noise(n, leads, clean.fs, WANDER_HZ, rng)
     return _everywhere(clean, deviation_mv * noise)
 
 
@@ -156,7 +158,8 @@ def _flat(clean: Clean, deviation_uv: float, rng: np.random.Generator) -> Distur
 
 
 def _swings(clean: Clean, deviation_mv: float, rng: np.random.Generator) -> Disturbed:
-    noise = band_noise(*clean.millivolts.shape, clean.fs, MOTION_HZ, rng)
+    n, leads = clean.millivolts.shape
+    noise = band_noise(n, leads, clean.fs, MOTION_HZ, rng)
     return _in_the_middle(clean, np.clip(clean.millivolts + deviation_mv * noise, -RAIL_MV, RAIL_MV))
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 import psutil
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page, ViewportSize, async_playwright
 
 from bench.machine import in_words, machine, versions
 from bench.ward import Ward
@@ -48,7 +48,7 @@ _LOOK_MV = (0.6, 1.2)
 _APART_S = (0.9, 1.5)
 # Half a minute for page and model to have begun: the first windows are the slowest.
 _WARM_UP_S = 15.0
-_SIZE = {"width": 1440, "height": 900}
+_SIZE: ViewportSize = {"width": 1440, "height": 900}
 _LAUNCH = ("--no-sandbox", "--disable-gpu", "--disable-quic")
 
 # Looks at the pixels of markers (samples) that are due, in each frame; `found` are [sample, time] pairs.

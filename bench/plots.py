@@ -41,7 +41,7 @@ def percentile_figure(curves: Mapping[str, Sequence[tuple[float, float]]], title
         if points:
             x, y = zip(*points, strict=True)
             plot.line(x, y, color=colour, line_width=2, legend_label=name.replace("_", " "))
-    plot.y_range.start = 0
+    plot.y_range.update(start=0)
     places = [100 / (100 - percentile) for percentile in _PERCENTILES]
     plot.xaxis.ticker = FixedTicker(ticks=places)
     plot.xaxis.major_label_overrides = {
@@ -58,7 +58,7 @@ def over_time_figure(rows: Sequence[Row]) -> figure:
         values = [row[f"{name}_ms"] for row in rows]
         plot.line(at, values, color=colour, line_width=2, legend_label=name)
         plot.scatter(at, values, color=colour, size=4)
-    plot.y_range.start = 0
+    plot.y_range.update(start=0)
     return _with_legend(plot)
 
 
@@ -68,7 +68,7 @@ def memory_figure(memory: Mapping[str, Sequence[float]]) -> figure:
     processes = {name: values for name, values in memory.items() if name != "at_s"}
     for colour, (name, values) in zip(GROUPS, processes.items(), strict=False):
         plot.line(memory["at_s"], values, color=colour, line_width=2, legend_label=name)
-    plot.y_range.start = 0
+    plot.y_range.update(start=0)
     return _with_legend(plot)
 
 
@@ -130,7 +130,7 @@ def cpu_figure(curve: Sequence[Row]) -> figure:
         values = [row["cpu_percent"][name] for row in curve]
         plot.line(beds, values, color=colour, line_width=2, legend_label=name)
         plot.scatter(beds, values, color=colour, size=5)
-    plot.y_range.start = 0
+    plot.y_range.update(start=0)
     return _with_legend(plot)
 
 
@@ -158,7 +158,7 @@ def backend_figure(rows: Sequence[Row], model: str) -> figure:
             height=0.8,
             color=colour,
         )
-    plot.x_range.start = 0
+    plot.x_range.update(start=0)
     plot.ygrid.grid_line_color = None
     return plot
 

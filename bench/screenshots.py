@@ -13,14 +13,14 @@ import sys
 from pathlib import Path
 
 import click
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 from pydicom.data import get_testdata_file
 
 from stream.children import spawn
 
 _FOLDER = Path(__file__).parents[1] / "docs" / "images"
 # A picture in README is shown at some 900 pixels: larger ones would have smaller letters.
-_SIZE = {"width": 1360, "height": 850}
+_SIZE: ViewportSize = {"width": 1360, "height": 850}
 _PORT = 5066
 _ILL_MS = 60_000
 # A sweep that is full, and explanations behind it.

@@ -87,7 +87,7 @@ def main(sessions: int, json_path: str | None) -> None:
         write_json(json.dumps(result, indent=1), json_path)
     click.echo(
         f"{sessions} sessions: {result['before_mb']:.1f} MB before, {result['after_mb']:.1f} MB after"
-        f" ({result['growth_percent']:+.1f} %); {in_words(result['machine'], result['versions'])}",
+        f" ({result['growth_percent']:+.1f} %); {in_words()}",
         err=json_path == "-",
     )
 

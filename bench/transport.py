@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import faust
@@ -84,7 +84,8 @@ def run_worker(broker: str, diary_url: str, expected: int) -> None:
     async def ready(*_: Any, **__: Any) -> None:
         diary.set("ready", 1)
 
-    app.agent(topic, name="measure")(measure)
+    # Faust's types want an agent that takes a stream of anything.
+    app.agent(topic, name="measure")(measure)  # type: ignore[arg-type]
     app.on_rebalance_complete.connect(ready, weak=False)
     sys.exit(faust.Worker(app, loglevel="warning").execute_from_commandline())
 
@@ -129,7 +130,7 @@ class _Trial:
             if time.monotonic() > deadline:
                 raise click.ClickException(f"the worker has not finished within {_TIMEOUT_S:.0f} s")
             time.sleep(0.05)
-        return bytes(value)
+        return cast(bytes, value)
 
 
 def drain(messages: int, payload: int) -> dict[str, Any]:

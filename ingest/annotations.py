@@ -107,10 +107,9 @@ def write_annotations(analysis: Analysis, extension: str, folder: str | Path = "
 
 
 def _notes(analysis: Analysis) -> list[tuple[float, str]]:
-    score = "" if analysis.record_score is None else f"; score {analysis.record_score:.2f}"
-    head = (
-        f"{_OURS}{analysis.model}: {analysis.statement.headline}{score}, threshold {analysis.threshold:.2f}"
-    )
+    head = f"{_OURS}{analysis.model}: {analysis.statement.headline}"
+    if analysis.record_score is not None:
+        head += f"; score {analysis.record_score:.2f}, threshold {analysis.threshold:.2f}"
     notes = [(0.0, head)]
     notes += threshold_notes(analysis)
     for alarm in analysis.alarms:

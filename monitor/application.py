@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Awaitable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from bokeh.application import Application as BokehApplication
 from bokeh.embed.server import server_html_page_for_session
+from bokeh.server.session import ServerSession
 from bokeh.server.tornado import BokehTornado
 from bokeh.server.views.doc_handler import DocHandler
 from bokeh.server.views.ws import WSHandler
@@ -125,7 +127,8 @@ class _Document(DocHandler):
     # As Bokeh's own, with a nonce for the one script that stands in the page itself.
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        session = await self.get_session()
+        # Bokeh's decorator takes the type away.
+        session = await cast(Awaitable[ServerSession], self.get_session())
         nonce = secrets.token_urlsafe(16)
         document = session.document
         gate = cast(Application, self.application).gate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from bokeh.core.properties import Bool, Int, String
 from bokeh.document import Document
@@ -58,14 +58,14 @@ class View(Protocol):
 class PageState(DataModel):
     """What travels between the page's script and the server, whatever is shown."""
 
-    ward = String(default="{}")
+    ward: Any = String(default="{}")
     """JSON: the bed list and what is wrong with the whole; the same for every page."""
-    view = String(default="")
+    view: Any = String(default="")
     """Name of the view that is shown."""
-    selected = String(default="")
+    selected: Any = String(default="")
     """Name of the bed that the user wants to see."""
-    dark = Bool(default=False)
-    drawn = Int(default=0)
+    dark: Any = Bool(default=False)
+    drawn: Any = Int(default=0)
     """Counts up while the browser draws."""
 
 

@@ -93,8 +93,8 @@ class Monitor:
         )
         # The page tells of a lost connection itself.
         document.config.notify_connection_status = False
-        context = document.session_context
-        arguments = context.request.arguments if context is not None and context.request is not None else {}
+        request = getattr(document.session_context, "request", None)
+        arguments = {} if request is None else request.arguments
         bed, view = (arguments.get(name, [b""])[0].decode(errors="replace") for name in ("bed", "view"))
         self.pages.add(
             Page(
@@ -141,7 +141,7 @@ class _Tidying:
         gc.collect()
         gc.freeze()
         try:
-            self._trim = ctypes.CDLL(None).malloc_trim
+            self._trim: Callable[[int], int] | None = ctypes.CDLL(None).malloc_trim
         except AttributeError:
             # Not the GNU C library.
             self._trim = None

@@ -34,8 +34,8 @@ def shade(attention: Float32Array) -> Float32Array:
         In multiples of an even share.
     """
     factor = np.clip(attention, 1 / MOST, MOST)
-    dark: Float32Array = np.log(factor) / np.float32(2 * np.log(MOST)) + np.float32(0.5)
-    return dark
+    dark = np.log(factor) / np.float32(2 * np.log(MOST)) + np.float32(0.5)
+    return dark.astype(np.float32, copy=False)
 
 
 def error_shade(error: Float32Array, most: float) -> Float32Array:

@@ -15,7 +15,9 @@ from http import HTTPStatus
 from typing import Any
 
 from redis.exceptions import RedisError
-from tornado.iostream import StreamClosedError
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketHandler
 
 from monitor.api.access import ApiHandler, RefusedError
@@ -84,6 +86,11 @@ class _Following(ApiHandler):
                 said_ns = clock.now_ns()
 
 
+def _stream(request: HTTPServerRequest) -> IOStream:
+    assert isinstance(request.connection, HTTP1Connection)
+    return request.connection.stream
+
+
 async def _taken(sending: Awaitable[None]) -> None:
     # Raises TimeoutError if the follower does not take what it is sent.
     await asyncio.wait_for(asyncio.ensure_future(sending), _SLOW_S)
@@ -113,7 +120,7 @@ class AlarmStream(_Following):
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         except TimeoutError:
             log.warning("dropped a slow follower of the alarm stream")
-            self.request.connection.stream.close()
+            _stream(self.request).close()
         except StreamClosedError:
             pass
         except asyncio.CancelledError:
@@ -127,7 +134,7 @@ class AlarmStream(_Following):
             self._reading.cancel()
 
     def _gone(self) -> bool:
-        return bool(self.request.connection.stream.closed())
+        return bool(_stream(self.request).closed())
 
 
 class AlarmSocket(_Following, WebSocketHandler):

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 from bokeh.models import (
+    BasicTicker,
     ColumnDataSource,
+    DatetimeTicker,
     DatetimeTickFormatter,
     Line,
     Range1d,
@@ -87,8 +89,8 @@ class ScoreFigure:
             axis.minor_tick_line_color = None
             axis.major_label_text_font = _FONT
             axis.major_label_text_font_size = "12px"
-        plot.yaxis.ticker.desired_num_ticks = 4
-        plot.xaxis.ticker.desired_num_ticks = 8
+        plot.yaxis.ticker = BasicTicker(desired_num_ticks=4)
+        plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=8)
         self.dress(dark=False)
 
     def dress(self, *, dark: bool) -> None:

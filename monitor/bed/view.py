@@ -33,12 +33,12 @@ _BANDS = {"monitor": MONITOR_BAND, "wide": WIDE_BAND}
 class BedState(DataModel):
     """What travels between the view's script and the server."""
 
-    words = String(default="{}")
+    words: Any = String(default="{}")
     """JSON: what is said of the bed that is shown."""
     packet: Any = AnyProperty(default={})
     """Traces and what goes with them: see `monitor.bed.sweep`, and ``number``, which counts packets."""
-    band = String(default="monitor")
-    taken = Int(default=-1)
+    band: Any = String(default="monitor")
+    taken: Any = Int(default=-1)
     """Number of the newest packet that the browser has taken; -1 before it can take any."""
 
 

@@ -121,7 +121,8 @@ class Pump:
             (seconds, microseconds), *waiting = await pipeline.execute()
         now_ms = seconds * 1000 + microseconds // 1000
         oldest_ms = min((int(rows[0][0].partition(b"-")[0]) for rows in waiting if rows), default=now_ms)
-        return max(0, now_ms - oldest_ms) / 1000
+        lag_s: float = max(0, now_ms - oldest_ms) / 1000
+        return lag_s
 
     async def run(self) -> None:
         """Follow for ever; a server that goes away is waited for."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from bokeh.models import (
     ColumnDataSource,
     Grid,
     HoverTool,
-    Label,
     Line,
     LinearColorMapper,
     NumeralTickFormatter,
@@ -23,14 +22,13 @@ from bokeh.models import (
     ResetTool,
     SaveTool,
     SingleIntervalTicker,
-    Span,
-    Title,
     Tool,
     VArea,
     WheelZoomTool,
     ZoomInTool,
     ZoomOutTool,
 )
+from bokeh.models.annotations import Label, Span, Title
 from bokeh.plotting import figure
 
 from monitor.bed.trace import thin
@@ -163,7 +161,8 @@ def leads_figure(analysis: Analysis, traces: Traces, paper: Paper, drawn: Thinne
     )
     plot.xgrid.visible = plot.ygrid.visible = False
     for colour, second, millimetres in ((MINOR, 0.04, 1.0), (MAJOR, 0.2, 5.0)):
-        for dimension, interval in ((0, second), (1, millimetres)):
+        along: tuple[tuple[Literal[0, 1], float], ...] = ((0, second), (1, millimetres))
+        for dimension, interval in along:
             ticker = SingleIntervalTicker(interval=interval, num_minor_ticks=0)
             plot.add_layout(
                 Grid(dimension=dimension, ticker=ticker, grid_line_color=colour, level="underlay")
@@ -232,8 +231,8 @@ def _draw_attention(plot: figure, paper: Paper, traces: Traces) -> None:
         codes = np.where(count > 0, 1 + np.round(254 * shade(mean)), 0).astype(np.uint8)
         for first in range(0, len(codes), _SHADES_IN_A_PIECE):
             piece = codes[np.newaxis, first : first + _SHADES_IN_A_PIECE]
-            plot.image(
-                image=[piece],
+            plot.image(  # type: ignore[call-arg]
+                image=[piece],  # type: ignore[list-item]
                 x=traces.t_s[begins[first]] - 0.5 / traces.fs,
                 y=bottom,
                 dw=piece.size * points / traces.fs,

@@ -185,7 +185,7 @@ def _mark_paper(axes: Axes, paper: Paper, part: Stretch, marks: Sequence[tuple[f
             _name(axes, name, (x, paper.height), 3, "bottom")
     onset_s, _ = marks[0]
     seconds = np.arange(np.ceil(part.start_s - onset_s), part.end_s - onset_s + 1e-9)
-    axes.xaxis.set_major_locator(FixedLocator(PULSE_MM + _SPEED * (seconds + onset_s - part.start_s)))
+    axes.xaxis.set_major_locator(FixedLocator(list(PULSE_MM + _SPEED * (seconds + onset_s - part.start_s))))
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda x, _: _signed((x - PULSE_MM) / _SPEED + part.start_s - onset_s))
     )
@@ -201,7 +201,9 @@ def _mark_score(axes: Axes, marks: Sequence[tuple[float, str]], whole: Stretch) 
     onset_s, _ = marks[0]
     step = 5.0 if whole.end_s > 25 else 2.0
     first = np.ceil((whole.start_s - onset_s) / step) * step
-    axes.xaxis.set_major_locator(FixedLocator(np.arange(first, whole.end_s - onset_s + 1e-9, step) + onset_s))
+    axes.xaxis.set_major_locator(
+        FixedLocator(list(np.arange(first, whole.end_s - onset_s + 1e-9, step) + onset_s))
+    )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _signed(x - onset_s)))
 
 

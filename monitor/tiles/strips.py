@@ -158,10 +158,10 @@ class Strips:
                     alike[group].append((strip, new.astype(np.float64)))
             if not watched.strips:
                 del self._beds[name]
-        for group in alike.values():
-            strips = [strip for strip, _ in group]
+        for members in alike.values():
+            strips = [strip for strip, _ in members]
             filtered = condition(
-                [strip.trace.conditioner for strip in strips], np.stack([new for _, new in group])
+                [strip.trace.conditioner for strip in strips], np.stack([new for _, new in members])
             )
             for strip, stretch in zip(strips, filtered, strict=True):
                 strip.trace.take(stretch)

@@ -32,16 +32,16 @@ _ENTRY = struct.Struct("<HHHH")
 class WardState(DataModel):
     """What travels between the view's script and the server."""
 
-    tiles = String(default="{}")
+    tiles: Any = String(default="{}")
     """JSON: beds of this leaf in their order, with their strips."""
-    trends = String(default="{}")
+    trends: Any = String(default="{}")
     """JSON: by bed, the score of the last minutes."""
     # Not empty bytes: BokehJS cannot copy a default of these, and a page that begins in another view has it.
-    strips = Nullable(Bytes)
+    strips: Any = Nullable(Bytes)
     """What is new in the strips: entries one after the other, see `WardView`."""
-    leaf = Int(default=0)
+    leaf: Any = Int(default=0)
     """Which of the leaves is wanted, from 0."""
-    pixels = Float(default=0.0)
+    pixels: Any = Float(default=0.0)
     """Width of a strip on the screen."""
 
 

@@ -77,7 +77,7 @@ class Job:
     """Share of the recording that has been analysed, 0 to 1."""
     touched_ns: int = 0
     ended_ns: int = 0
-    bytes: int = 0
+    size: int = 0
     result: dict[str, Any] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
@@ -184,7 +184,7 @@ class Desk:
         job.touched_ns = self._clock.now_ns()
         if job.state != "uploading" or job.missing():
             return
-        job.bytes = sum(path.stat().st_size for path in job.inbox.iterdir())
+        job.size = sum(path.stat().st_size for path in job.inbox.iterdir())
         job.state = "waiting"
         self._queue.put_nowait(job)
 

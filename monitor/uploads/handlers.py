@@ -108,7 +108,7 @@ class Upload(_AtDesk):
                 f"{name}: {(there + length) / 1e6:.0f} MB are too much, {UPLOAD_BYTES / 1e6:.0f} MB at most;"
                 " use `bedside analyze` for it",
             )
-        self.request.connection.set_max_body_size(UPLOAD_BYTES - there)  # type: ignore[attr-defined]
+        self.request.connection.set_max_body_size(UPLOAD_BYTES - there)  # type: ignore[union-attr]
         self._job = job
         self._file = (job.inbox / f"{name}.part").open("wb")
 

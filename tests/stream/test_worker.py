@@ -578,6 +578,6 @@ def test_an_overloaded_worker_says_so_and_scores_fewer_windows_of_every_bed(shor
     assert all(finding.reason is None for finding in received.findings)
     found = hops(received)
     for bed in beds:
-        # In order; every other, fourth or eighth of them. How long all of them were scored before is the machine's.
+        # In order; every other, fourth or eighth. How long all were scored before is the machine's affair.
         assert found[bed] <= set(range(1, 9))
         assert found[bed] & set(range(2, 9))
