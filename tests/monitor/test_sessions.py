@@ -6,13 +6,13 @@ import aiohttp
 import psutil
 import pytest
 
-from bench.sessions import open_and_close
+from bench.page.sessions import open_and_close
 from stream.embedded import EmbeddedServer
 from stream.leads import LEADS
 from tests.monitor.serving import FakeWard, dashboard
 
 WARM_UP, SESSIONS = 20, 100
-# The long form, of a thousand, is `python -m bench.sessions`.
+# The long form, of a thousand, is `python -m bench.page.sessions`.
 GROWTH = 1.05
 
 

@@ -1,6 +1,6 @@
 """How late the bed view is, and how often it draws: from a chunk's publication to its pixels.
 
-``python -m bench.page_bed`` starts a server, a worker and a dashboard, opens the bed view in a headless
+``python -m bench.page.bed`` starts a server, a worker and a dashboard, opens the bed view in a headless
 Chromium without a graphics card, and feeds it twelve leads at 500 Hz in chunks of 200 ms. Now and then a
 lead steps up by 1.5 mV: a marker, at a random place in its chunk. The browser looks at the pixels of the
 sheet where the step has to appear, in every frame.
@@ -17,17 +17,16 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import psutil
-from playwright.async_api import Page, ViewportSize, async_playwright
+from playwright.async_api import Page, ViewportSize
 
 from bench.machine import in_words, machine, versions
+from bench.page.browser import cores, free_port, opened, usage_of
 from bench.ward import Ward
 from ingest.chunks import CHUNK_S
 from ingest.simulator import PatientSimulator
@@ -49,7 +48,6 @@ _APART_S = (0.9, 1.5)
 # Half a minute for page and model to have begun: the first windows are the slowest.
 _WARM_UP_S = 15.0
 _SIZE: ViewportSize = {"width": 1440, "height": 900}
-_LAUNCH = ("--no-sandbox", "--disable-gpu", "--disable-quic")
 
 # Looks at the pixels of markers (samples) that are due, in each frame; `found` are [sample, time] pairs.
 _WATCH = """
@@ -155,30 +153,26 @@ async def measure(model: str, seconds: float, screenshot: Path | None = None) ->
     feed = Feed(markers)
     chunks = round((_WARM_UP_S + seconds + 2) / CHUNK_S)
     directory = Path(tempfile.mkdtemp(prefix="bs-"))
-    port = _free_port()
+    port = free_port()
     with Ward(directory, worker_options=("--model", model), page_port=port) as ward:
         await ward.ready()
-        usage = {name: psutil.Process(child.pid) for name, child in ward.children.items()}
-        async with await ward.connect() as bus, async_playwright() as playwright:
-            browser = await playwright.chromium.launch(
-                executable_path=shutil.which("chromium"), args=list(_LAUNCH)
-            )
-            page = await browser.new_page(viewport=_SIZE)
-            await page.goto(f"http://127.0.0.1:{port}/?view=bed&bed={_BED}")
+        usage = usage_of(ward)
+        async with await ward.connect() as bus, opened(port, f"view=bed&bed={_BED}", _SIZE) as page:
             feeding = asyncio.create_task(feed.publish(bus, chunks))
             await asyncio.sleep(_WARM_UP_S - 2)
             await page.evaluate(_WATCH, [markers, _LEAD, *_LOOK_MV])
-            before, used = await page.evaluate(_COUNT), _processor_s(usage)
+            before = await page.evaluate(_COUNT)
+            usage.sample()
             with progress_bar("watching", seconds) as done:
                 for second in range(round(seconds)):
                     await asyncio.sleep(1)
                     done(second + 1)
-            after, used_after = await page.evaluate(_COUNT), _processor_s(usage)
+            usage.sample()
+            after = await page.evaluate(_COUNT)
             if screenshot is not None:
                 await page.screenshot(path=screenshot)
             await feeding
             found = await _found(page)
-            await browser.close()
     shutil.rmtree(directory, ignore_errors=True)
     took = (after["at"] - before["at"]) / 1000
     return {
@@ -186,7 +180,7 @@ async def measure(model: str, seconds: float, screenshot: Path | None = None) ->
         "seconds": seconds,
         "painted_per_s": round((after["painted"] - before["painted"]) / took, 1),
         "frames_per_s": round((after["frames"] - before["frames"]) / took, 1),
-        "cores": {name: round((used_after[name] - used[name]) / took, 3) for name in used},
+        "used": usage.between(usage.at_s[0], usage.at_s[-1]),
         "markers": len(markers),
         **_latencies(feed, found),
     }
@@ -218,17 +212,6 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def _processor_s(processes: dict[str, psutil.Process]) -> dict[str, float]:
-    times = {name: process.cpu_times() for name, process in processes.items()}
-    return {name: time.user + time.system for name, time in times.items()}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @click.command()
 @click.option("--seconds", type=click.FloatRange(5), default=300, show_default=True)
 @click.option("--model", default="vae-bilstm-mha-100hz", show_default=True, help="The one with most to draw.")
@@ -245,7 +228,7 @@ def main(seconds: float, model: str, screenshot: Path | None, json_path: str | N
         f"publication to pixels: p50 {latency['p50']:g} ms, p95 {latency['p95']:g} ms,"
         f" p99 {latency['p99']:g} ms, n = {result['found']} of {result['markers']}\n"
         f"without the marker's place in its chunk: p50 {rest['p50']:g} ms, p95 {rest['p95']:g} ms\n"
-        f"painted updates: {result['painted_per_s']:g} /s; cores: {result['cores']}\n{in_words()}",
+        f"painted updates: {result['painted_per_s']:g} /s; of a core: {cores(result['used'])}\n{in_words()}",
         err=json_path == "-",
     )
 

@@ -1,7 +1,7 @@
 """What a dashboard keeps of pages that were opened and closed again.
 
-``python -m bench.sessions`` starts a server, four simulated beds and a dashboard, opens and closes a thousand
-sessions as a browser does, without drawing them, and prints the dashboard's memory before and after.
+``python -m bench.page.sessions`` starts a server, four simulated beds and a dashboard, opens and closes a
+thousand sessions as a browser does, without drawing them, and prints the dashboard's memory before and after.
 """
 
 from __future__ import annotations
