@@ -23,7 +23,10 @@ from monitor.login.handlers import Refused
 
 # A tab that has lost its connection may come back within this; then its session is dropped.
 _SESSION_LIFETIME_MS = 15_000
-_SESSION_CHECK_MS = 2_000
+_SESSION_CHECK_MS = 500
+# How a browser closes the connection of a tab that was closed or has gone elsewhere (RFC 6455, 7.4.1): that
+# page does not come back, and what it holds need not wait for it.
+_LEFT = (1000, 1001)
 # Who has been signed out sees nothing new after this.
 _LOOK_S = 1.0
 
@@ -152,6 +155,11 @@ class _Socket(WSHandler):
     def check_origin(self, origin: str) -> bool:
         # The gate has looked.
         return True
+
+    def on_close(self) -> None:
+        if self.close_code in _LEFT and self.connection is not None:
+            self.connection.session.request_expiration()
+        super().on_close()
 
 
 _OURS: dict[type[RequestHandler], type[RequestHandler]] = {DocHandler: _Document, WSHandler: _Socket}
