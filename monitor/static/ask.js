@@ -147,6 +147,7 @@
       byId("account").showModal();
     });
     byId("sign-out").addEventListener("click", signOut);
+    byId("who-cancel").addEventListener("click", () => byId("who").close());
     writeUser();
     if (me.login) {
       window.sessionStorage.setItem(SIGNED_IN, "yes");

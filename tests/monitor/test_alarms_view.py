@@ -156,7 +156,7 @@ def test_what_cannot_be_done_is_said_where_it_was_tried(
     # Nobody's name is known: it is asked for once, and not going on does nothing.
     entry = page.locator("[data-alarm=low].entry")
     entry.locator(".do").click()
-    page.click("#who [data-close='']")
+    page.click("#who-cancel")
     expect(entry.locator(".do")).to_have_text("Acknowledge")
     entry.locator(".do").click()
     page.fill("#who-name", "nurse 7")
