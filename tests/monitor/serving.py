@@ -21,6 +21,7 @@ import numpy as np
 from stream.bus import Bus
 from stream.clock import SystemClock
 from stream.contract import AlarmEvent, Command, Explanation
+from stream.heartbeat import beat
 from tests.monitor.messages import S, chunk, explanation, finding, vitals
 
 # SIGUSR1 puts its clock forward by so many hours.
@@ -154,6 +155,8 @@ class FakeWard:
             began = clock.now_ns()
             seq = 0
             while not self._stop.is_set():
+                if seq % 5 == 0:
+                    await beat(bus.client, bus.prefix, "ward", {})
                 now = clock.now_ns()
                 start = began + seq * S // 5
                 for bed, leads in [] if self.mute else list(self.beds.items()):
