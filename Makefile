@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# Tests side by side: most of them wait for the processes that they have started.
+JOBS   ?= 3
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help setup demo test test-page lint check clean
@@ -19,7 +21,7 @@ demo: $(VENV)/.serving  ## four beds on this machine: streams, worker, live page
 test: lint check  ## install the development tools, then lint, type-check and run the test suite
 
 test-page: $(VENV)/.development  ## the tests of the live page, in headless Chromium; screenshots in build/screenshots
-	$(BIN)/python -m pytest -m page $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m page -n 2 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -27,7 +29,7 @@ lint: $(VENV)/.development
 	$(BIN)/mypy
 
 check: $(VENV)/.development
-	$(BIN)/python -m pytest -m "not page" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not page" -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
