@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ingest.faults.noise import MUSCLE_HZ, WANDER_HZ, band_noise
 from ingest.simulator.noise import MUSCLE_BAND_HZ
 from stream.vitals.quality import Issue
-from training.evaluation.robustness import MUSCLE_HZ, WANDER_HZ, band_noise
 from training.fitting.augment import bursts
 
 Float64Array = npt.NDArray[np.float64]

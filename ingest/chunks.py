@@ -6,12 +6,16 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ingest.source import IngestError, Recording
 from stream.contract import ChunkHeader, SampleChunk, Validity, is_name
+
+if TYPE_CHECKING:
+    from ingest.faults.line import BedFaults
 
 CHUNK_S = 0.2
 """Default length of a chunk: little against the 10 s in which an alarm is due, much against its header."""
@@ -37,12 +41,18 @@ class Feed:
         The part of the recording to send, seconds; None for its end.
     loop : bool
         Whether to begin again at the end of the part, for ever.
+    offset_s : float
+        How far into the loop it begins, seconds.
+    lasts_s : float, optional
+        The end of a loop, seconds of signal; None for never.
     session : str
         Identifier of the continuous feed; a random one unless given.
     base_time_ns : int, optional
         Device time of the first sample sent; unless given, the time at which replay begins.
     following : Feed, optional
         Of the same bed: what comes, as another session, when this has ended.
+    faults : BedFaults, optional
+        What befalls it on its way; their time begins with the feed.
     """
 
     bed: str
@@ -50,9 +60,12 @@ class Feed:
     start_s: float = 0.0
     stop_s: float | None = None
     loop: bool = False
+    offset_s: float = 0.0
+    lasts_s: float | None = None
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
     base_time_ns: int | None = None
     following: Feed | None = None
+    faults: BedFaults | None = None
 
 
 @dataclass(frozen=True, slots=True)

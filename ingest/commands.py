@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +24,7 @@ from stream.settings import Settings
 
 if TYPE_CHECKING:
     from ingest.chunks import Feed
+    from ingest.source import Recording
 
 
 def _speed(_: click.Context, __: click.Parameter, value: str) -> float:
@@ -44,7 +47,7 @@ speed_option = click.option(
 
 
 @click.command("replay")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option(
     "--bed", "beds", multiple=True, metavar="ID", help="Bed of a PATH, in their order. [default: its name]"
 )
@@ -52,6 +55,28 @@ speed_option = click.option(
 @click.option("--start", default=0.0, metavar="S", help="Begin at this second of the recording.")
 @click.option("--stop", type=float, metavar="S", help="End at this second of the recording.")
 @click.option("--loop", is_flag=True, help="Begin again at the end, for ever; short recordings beat by beat.")
+@click.option("--seconds", type=click.FloatRange(min=1), help="End a loop after so much signal.")
+@click.option(
+    "--beds",
+    "copies",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="With --loop: so many beds from a PATH, each begins elsewhere in it.",
+)
+@click.option(
+    "--device-time",
+    type=click.Choice(["now", "recorded"]),
+    default="now",
+    show_default=True,
+    help="What the device's clock says of the first sample.",
+)
+@click.option("--faults", metavar="FILE", help="Have a fault script happen to the feeds (docs/replay.md).")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    help="Decides what --faults and --beds leave to chance. [default: the script's, else 0]",
+)
 @fs_option
 @redis_option
 @metrics_option(9465)
@@ -62,6 +87,11 @@ def replay(
     start: float,
     stop: float | None,
     loop: bool,
+    seconds: float | None,
+    copies: int,
+    device_time: str,
+    faults: str | None,
+    seed: int | None,
     fs: float | None,
     redis: str | None,
     metrics_port: int | None,
@@ -75,29 +105,100 @@ def replay(
     bedside replay mitdb/207 --bed icu-1
     bedside replay a.npy b.npy --fs 500 --loop
     bedside replay long-record --speed max --start 3600 --stop 7200
+    bedside replay mitdb/100 --loop --beds 64
+    bedside replay mitdb/100 --faults docs/faults/bad-day.yaml --seed 7
     bedside replay recordings/icu-1 --bed icu-1-again
     """
     from ingest.chunks import Feed
     from ingest.recordings import open_recordings
 
-    opened = [open_recordings(path, fs=fs) for path in paths]
+    if not paths:
+        raise click.UsageError("name a PATH to replay")
+    if not loop and (copies > 1 or seconds is not None):
+        raise click.UsageError("--beds and --seconds go with --loop")
     if beds and len(beds) != len(paths):
         raise click.UsageError(f"{len(beds)} --bed for {len(paths)} PATH: give one for each, or none")
+    opened = [open_recordings(path, fs=fs) for path in paths]
     names = beds or _distinct([sessions[0].bed for sessions in opened])
-    if len(set(names)) < len(names):
-        raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
-    feeds = []
-    for bed, path, sessions in zip(names, paths, opened, strict=True):
+    feeds: list[Feed] = []
+    for name, path, sessions in zip(names, paths, opened, strict=True):
         if len(sessions) > 1 and (loop or start or stop is not None):
             raise click.UsageError(
                 f"{path} holds {len(sessions)} sessions: --start, --stop and --loop are for one recording"
             )
         feed = None
         for recording in reversed(sessions):
-            feed = Feed(bed, recording, start_s=start, stop_s=stop, loop=loop, following=feed)
+            feed = Feed(
+                name,
+                recording,
+                start_s=start,
+                stop_s=stop,
+                loop=loop,
+                lasts_s=seconds,
+                base_time_ns=_recorded_time(recording, start) if device_time == "recorded" else None,
+                following=feed,
+            )
         assert feed is not None
-        feeds.append(feed)
+        feeds += [feed] if copies == 1 else _copies(feed, copies, path, fs, seed or 0)
+    called = [feed.bed for feed in feeds]
+    if len(set(called)) < len(called):
+        raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
+    if faults is not None:
+        feeds = _with_faults(feeds, faults, seed)
     _send(feeds, speed, redis, metrics_port)
+
+
+def _recorded_time(recording: Recording, start_s: float) -> int:
+    if recording.start_ns == 0:
+        raise RefusalError(f"{recording.name} does not say when it was recorded: leave out --device-time")
+    return recording.start_ns + round(start_s * 1e9)
+
+
+def _copies(feed: Feed, copies: int, path: str, fs: float | None, seed: int) -> list[Feed]:
+    # In parts of equal length, each begins somewhere in its own: at even distances a regular rhythm could
+    # beat together. Each reads the file by itself, for no two may read one recording at the same time.
+    import numpy as np
+
+    from ingest.recordings import open_recording
+
+    ends = [end for end in (feed.recording.duration_s, feed.stop_s) if end is not None]
+    part_s = (min(ends) - feed.start_s) / copies if ends else 0.0
+    shares = np.random.default_rng(seed).random(copies)
+    made = []
+    for number in range(copies):
+        offset_s = (number + shares[number]) * part_s if number else 0.0
+        base = feed.base_time_ns
+        made.append(
+            replace(
+                feed,
+                bed=f"{feed.bed[:59]}-{number + 1}",
+                recording=open_recording(path, fs=fs) if number else feed.recording,
+                offset_s=offset_s,
+                session=uuid.uuid4().hex,
+                base_time_ns=None if base is None else base + round(offset_s * 1e9),
+            )
+        )
+    return made
+
+
+def _with_faults(feeds: list[Feed], path: str, seed: int | None) -> list[Feed]:
+    from ingest.faults.line import BedFaults
+    from ingest.faults.script import read_script
+
+    script = read_script(path)
+    script.check_targets(path, {feed.bed: feed.recording.leads for feed in feeds})
+    chosen = script.seed if seed is None else seed
+    click.echo(f"bedside: faults of {path}, seed {chosen}:", err=True)
+    for fault in script.faults:
+        whose = "all beds" if "*" in fault.beds else " ".join(fault.beds)
+        click.echo(f"bedside:   {fault.what} {fault.when}; {whose}", err=True)
+
+    def faulty(feed: Feed) -> Feed:
+        following = None if feed.following is None else faulty(feed.following)
+        bed = BedFaults(script, feed.bed, chosen, lambda text: click.echo(f"bedside: {text}", err=True))
+        return replace(feed, faults=bed, following=following)
+
+    return [faulty(feed) for feed in feeds]
 
 
 @click.group("ingest")
@@ -189,6 +290,9 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
             f" at most {report.max_behind_s * 1000:.0f} ms behind schedule",
             err=True,
         )
+        if report.faults:
+            counts = ", ".join(f"{name} {count}" for name, count in sorted(report.faults.items()))
+            click.echo(f"bedside: chunks that faults happened to: {counts}", err=True)
         if report.failed:
             raise RefusalError("; ".join(f"bed {bed}: {why}" for bed, why in report.failed.items()))
 
@@ -201,6 +305,9 @@ def _chunks(feeds: list[Feed]) -> float | None:
 
     total = 0.0
     for feed in _with_following(feeds):
+        if feed.loop and feed.lasts_s is not None:
+            total += feed.lasts_s / CHUNK_S
+            continue
         ends = [end for end in (feed.recording.duration_s, feed.stop_s) if end is not None]
         if feed.loop or not ends:
             return None

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -71,6 +71,8 @@ class ReplayReport:
         Whether it was asked to stop before all feeds had ended.
     failed : dict of str to str
         Why the feed of a bed broke off, by bed. Its session has no last chunk: that feed is lost.
+    faults : dict of str to int
+        To how many chunks a fault happened that concerns single chunks, by its name in a fault script.
     """
 
     chunks: int
@@ -78,6 +80,7 @@ class ReplayReport:
     max_behind_s: float
     stopped: bool
     failed: dict[str, str] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
 
 
 def parse_speed(text: str) -> float:
@@ -183,7 +186,13 @@ class _Player:
         self._speed, self._chunk_s = speed, chunk_s
         recording, start_s, stop_s = feed.recording, feed.start_s, feed.stop_s
         if feed.loop:
-            recording, start_s, stop_s = LoopedRecording(recording, start_s, stop_s), 0.0, None
+            recording = LoopedRecording(recording, start_s, stop_s)
+            start_s, stop_s = feed.offset_s, None
+            if feed.lasts_s is not None:
+                stop_s = start_s + feed.lasts_s
+        self.line = None
+        if feed.faults is not None:
+            recording, self.line = feed.faults.on_signal(recording, start_s), feed.faults.line()
         self._cutter = Cutter(
             recording,
             feed.bed,
@@ -196,27 +205,53 @@ class _Player:
         self._cuts: deque[Cut] = deque()
         self._seq = 0
         self._start_ns = 0
+        # Whether the last chunk of the recording has been taken.
+        self._all_taken = False
 
     def start(self, start_ns: int) -> None:
         self._start_ns = start_ns
         self._cutter.base_time_ns = start_ns if self.feed.base_time_ns is None else self.feed.base_time_ns
 
+    @property
+    def ended(self) -> bool:
+        return self._all_taken and (self.line is None or self.line.next_ns is None)
+
     def due(self) -> tuple[int, int]:
         # By the clock of the replay, then by number: unpaced beds take turns.
-        cut = self._cuts[0]
-        if not self.paced:
-            return 0, cut.seq
-        device = self._cutter.due_ns(cut) - self._cutter.base_time_ns
-        return self._start_ns + round(device / self._speed), cut.seq
+        if self.line is None:
+            cut = self._cuts[0]
+            device, place = self._acquired_ns(cut), cut.seq
+        else:
+            assert self.line.next_ns is not None
+            device = self.line.next_ns
+            place = round(device / (self._chunk_s * 1e9))
+        return (self._start_ns + round(device / self._speed) if self.paced else 0), place
+
+    def _acquired_ns(self, cut: Cut) -> int:
+        # Device time since the feed began.
+        return self._cutter.due_ns(cut) - self._cutter.base_time_ns
 
     async def load(self) -> None:
         # The first piece and the one after it, before the clock starts.
         for _ in range(2):
-            self.has_chunk()
+            self._has_cut()
             if self.reading is not None:
                 await asyncio.wait([self.reading])
 
     def has_chunk(self) -> bool:
+        if self.line is None:
+            return self._has_cut()
+        # Whatever was sent before the next one arrives has to be under way.
+        while not self._all_taken and self._has_cut():
+            arrives = self.line.next_ns
+            if arrives is not None and arrives <= self._acquired_ns(self._cuts[0]):
+                return True
+            cut = self._take()
+            second = self._cutter.first_sample(cut.seq) / self._cutter.recording.fs
+            self.line.send(self._cutter.chunk(cut, 0), self._acquired_ns(cut), second)
+        return self.line.next_ns is not None and (self._all_taken or self.failure is not None)
+
+    def _has_cut(self) -> bool:
         # Takes over what was read ahead, or begins to read.
         if self._cuts or self.failure is not None:
             return bool(self._cuts)
@@ -234,14 +269,24 @@ class _Player:
             self.failure = str(error)
         return bool(self._cuts)
 
-    def next_chunk(self, now_ns: int) -> SampleChunk:
+    def _take(self) -> Cut:
         cut = self._cuts.popleft()
-        self._seq = cut.seq + 1
-        return self._cutter.chunk(cut, now_ns)
+        self._seq, self._all_taken = cut.seq + 1, cut.last
+        return cut
 
-    def last_chunk(self, now_ns: int) -> SampleChunk:
-        # An empty one, for a session that ends before its time.
-        return self._cutter.chunk(self._cutter.nothing(self._seq), now_ns)
+    def next_chunk(self, now_ns: int) -> SampleChunk:
+        if self.line is None:
+            return self._cutter.chunk(self._take(), now_ns)
+        chunk = self.line.receive()
+        return SampleChunk(chunk.header.model_copy(update={"ingest_ns": now_ns}), chunk.samples)
+
+    def last_chunks(self, now_ns: int) -> list[SampleChunk]:
+        # For a session that ends before its time: what is under way, and an empty one.
+        under_way = []
+        while self.line is not None and self.line.next_ns is not None:
+            under_way.append(self.next_chunk(now_ns))
+        last = self._cutter.chunk(self._cutter.nothing(self._seq), now_ns)
+        return [*under_way, last if self.line is None else self.line.last(last)]
 
     def following(self) -> _Player | None:
         feed = self.feed.following
@@ -277,6 +322,7 @@ class _Run:
         self._schedule: list[tuple[tuple[int, int], int]] = []
         self._waiting: list[int] = []
         self._failed: dict[str, str] = {}
+        self._faults: Counter[str] = Counter()
         self._chunks = self._samples = 0
         self._behind_ns = self._max_behind_ns = 0
         self._status_ns = 0
@@ -306,16 +352,23 @@ class _Run:
         stopped = bool(self._schedule or self._waiting)
         active = [number for _, number in self._schedule] + self._waiting
         now = self._clock.now_ns()
-        await self._publish([self._players[number].last_chunk(now) for number in active])
-        return ReplayReport(self._chunks, self._samples, self._max_behind_ns / 1e9, stopped, self._failed)
+        await self._publish([last for number in active for last in self._players[number].last_chunks(now)])
+        for number in active:
+            self._count_faults(self._players[number])
+        behind_s = self._max_behind_ns / 1e9
+        return ReplayReport(self._chunks, self._samples, behind_s, stopped, self._failed, dict(self._faults))
 
     def _arrange(self, number: int) -> None:
         # Puts a player where it belongs: among those with a chunk, or among those that read.
         player = self._players[number]
         if player.has_chunk():
             heapq.heappush(self._schedule, (player.due(), number))
+        elif player.ended:
+            # The last ones got lost on the way.
+            self._go_on(number)
         elif player.failure is not None:
             self._failed[player.feed.bed] = player.failure
+            self._count_faults(player)
             _log.error("bed %s: the feed broke off: %s", player.feed.bed, player.failure)
         else:
             self._waiting.append(number)
@@ -334,19 +387,27 @@ class _Run:
             batch.append(chunk)
             if player.paced:
                 self._behind_ns = max(self._behind_ns, now - due)
-            if not chunk.header.last or self._goes_on(number, now):
+            if player.ended:
+                self._go_on(number)
+            else:
                 self._arrange(number)
         self._max_behind_ns = max(self._max_behind_ns, self._behind_ns)
         return batch
 
-    def _goes_on(self, number: int, now: int) -> bool:
-        # Whether another session of the bed follows, which then begins.
-        following = self._players[number].following()
+    def _go_on(self, number: int) -> None:
+        # With another session of the bed, if one follows.
+        player = self._players[number]
+        self._count_faults(player)
+        following = player.following()
         if following is None:
-            return False
+            return
         self._players[number] = following
-        following.start(now)
-        return True
+        following.start(self._clock.now_ns())
+        self._arrange(number)
+
+    def _count_faults(self, player: _Player) -> None:
+        if player.line is not None:
+            self._faults += player.line.counts
 
     async def _publish(self, batch: Sequence[SampleChunk]) -> None:
         if not batch:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import resample_poly
 
+from ingest.faults.noise import MUSCLE_HZ, WANDER_HZ, band_noise, unit_variance
 from models.manifest import FilterSpec, Manifest
 from stream.leads import LEADS
 from stream.preprocess import Conditioner
@@ -35,9 +36,6 @@ RATES_HZ = (250.0, 360.0)
 # Diagnostic bandwidth of an electrocardiograph (IEC 60601-2-25): what an amplifier lets pass, whatever the
 # sampling frequency of the recording.
 _BAND_HZ = (0.05, 150.0)
-WANDER_HZ = (0.05, 0.5)
-MUSCLE_HZ = (20.0, 150.0)
-"""Surface EMG has most of its power here; below lies the ECG itself."""
 # Muscles tense and relax over seconds.
 _BURST_HZ = (0.0, 1.0)
 # The slowest wander needs a whole period to be drawn from.
@@ -127,31 +125,11 @@ def _noise(n: int, leads: int, fs: float, seed: int) -> Float64Array:
     rng = np.random.default_rng([_SEED, seed])
     length = max(n, round(_LEAST_S * fs))
     white = band_noise(length, leads, fs, _BAND_HZ, rng)
-    muscle = _unit(
+    muscle = unit_variance(
         band_noise(length, leads, fs, MUSCLE_HZ, rng) * np.abs(band_noise(length, leads, fs, _BURST_HZ, rng))
     )
     wander = band_noise(length, leads, fs, WANDER_HZ, rng)
-    return _unit((white + muscle + wander)[:n])
-
-
-def band_noise(
-    n: int, leads: int, fs: float, band_hz: tuple[float, float], rng: np.random.Generator
-) -> Float64Array:
-    """Return Gaussian noise of unit variance and even spectrum between two frequencies, shape (n, leads)."""
-    hz = np.fft.rfftfreq(n, 1 / fs)
-    inside = (hz >= band_hz[0]) & (hz <= band_hz[1]) & (hz > 0)
-    spectrum = np.zeros((len(hz), leads), np.complex128)
-    spectrum[inside] = rng.standard_normal((inside.sum(), leads)) + 1j * rng.standard_normal(
-        (inside.sum(), leads)
-    )
-    return _unit(np.fft.irfft(spectrum, n, axis=0))
-
-
-def _unit(x: Float64Array) -> Float64Array:
-    centred = x - x.mean(axis=0)
-    # A source too slow for a band has none of its noise.
-    unit: Float64Array = centred / np.maximum(centred.std(axis=0), np.finfo(np.float64).tiny)
-    return unit
+    return unit_variance((white + muscle + wander)[:n])
 
 
 def at_rate(signal: Signal, fs: float) -> Signal:

@@ -1,0 +1,1 @@
+"""Faults on purpose: what a feed has to survive, by a script, the same each time."""
