@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -50,19 +51,23 @@ def show(bed: str, as_json: bool, redis: str | None) -> None:
     bedside bed show icu-1
     bedside bed show icu-1 --json
     """
-    from stream.bed_settings import read_settings
+    from stream.bed_settings import read_clock_skew, read_settings
     from stream.bus import Bus
 
     url = server_url(redis)
 
-    async def read() -> BedSettings | None:
+    async def read() -> tuple[BedSettings | None, float | None]:
         async with await Bus.connect(url, prefix=Settings().prefix) as bus:
-            return await read_settings(bus, bed)
+            found = await read_settings(bus, bed)
+            return found, None if found is None else await read_clock_skew(bus, found)
 
-    found = asyncio.run(read())
+    found, skew_s = asyncio.run(read())
     if found is None:
         raise RefusalError(f"bed {bed} has not been heard by any worker")
-    click.echo(found.model_dump_json() if as_json else "\n".join(_lines(found)))
+    if as_json:
+        click.echo(json.dumps(found.model_dump(mode="json") | {"clock_skew_s": skew_s}))
+        return
+    click.echo("\n".join([*_lines(found), f"  clock      {_clock(skew_s)}"]))
 
 
 @bed.command("set-model")
@@ -240,6 +245,15 @@ def _lines(settings: BedSettings) -> list[str]:
             f"  says who the patient is (bedside bed admit {settings.bed}; --same: the one of before)",
         ]
     return lines
+
+
+def _clock(skew_s: float | None) -> str:
+    if skew_s is None:
+        return "nothing known of the device's"
+    side = "behind" if skew_s > 0 else "ahead of"
+    return (
+        f"the device's is {abs(skew_s):.3f} s {side} where it was against ours when the worker first heard it"
+    )
 
 
 def _by(settings: BedSettings, what: str) -> str:

@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stream.alarms.criteria import Criteria
 from stream.alarms.state import BedState, Said
 from stream.bus import Bus, until_answered
-from stream.contract import MalformedMessageError, first_error
+from stream.contract import MalformedMessageError, Vitals, first_error
+from stream.refill import NEWEST
+from stream.topics import VITALS
+
+# One message a bed and second: five seconds of a ward of two hundred.
+_PIECE, _PIECES = 256, 4
 
 
 class BedSettings(BaseModel):
@@ -138,6 +143,24 @@ async def read_settings(bus: Bus, bed: str) -> BedSettings | None:
         return BedSettings.model_validate_json(found)
     except ValidationError as error:
         raise MalformedMessageError(first_error(error)) from error
+
+
+async def read_clock_skew(bus: Bus, settings: BedSettings) -> float | None:
+    """Return by how much the device's clock has fallen behind ours, seconds; None where nobody can tell.
+
+    As of the bed's newest vitals: see `stream.contract.Vitals`.
+    """
+    before = NEWEST
+    for _ in range(_PIECES):
+        entries = await bus.recent(VITALS, 0, before, _PIECE)
+        for entry in entries:
+            if entry.key == settings.bed.encode():
+                vitals = Vitals.decode(entry.value)
+                return vitals.clock_skew_s if vitals.session == settings.session else None
+        if len(entries) < _PIECE:
+            break
+        before = entries[-1].id
+    return None
 
 
 def _key(bus: Bus) -> str:

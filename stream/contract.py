@@ -260,6 +260,9 @@ class Vitals(_Message):
     """By lead: 1 good, 0 useless."""
     issues: dict[str, tuple[str, ...]]
     """By lead, where there are any; see `stream.vitals.quality.Issue`."""
+    clock_skew_s: float | None = None
+    """Seconds that the device's clock has fallen behind ours since the worker first heard the feed; negative
+    if it has run ahead; None where it cannot be told, as of a feed that does not come in real time."""
     ingest_ns: int
     """Ingest time of the chunk that completed the second."""
 

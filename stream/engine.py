@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +22,18 @@ from pydantic import ValidationError
 
 from models.manifest import Manifest
 from stream.alarms.conditions import (
+    BED_CLAIMED,
     CLOCK_SKEW,
     CONDITIONS,
     CONFIRM_PATIENT,
     FALLBACK,
     FEED_LOST,
     FEED_LOST_S,
+    FEED_REFUSED,
     MODEL_FAILED,
     OVERLOAD,
     UNSCORED_S,
+    WRONG_RATE,
     Condition,
 )
 from stream.alarms.criteria import Criteria
@@ -52,6 +56,7 @@ from stream.contract import (
     to_millivolts,
 )
 from stream.holding import Holding
+from stream.reorder import InOrder
 from stream.skew import SKEW_S, SkewMeter
 from stream.verdict import Verdict
 from stream.vitals.bed import BedVitals, Block, advance_together
@@ -66,7 +71,19 @@ _FORMER_SESSIONS = 3
 _SCORES_S = 600.0
 # A message of vitals is sent for each second, the blocks of them that end one.
 _SECOND = FS
+# What a publisher had under way when its device began a new session has come by then; what it sends again has
+# the ingest time of the first time.
+_CLAIMED_NS = 1_000_000_000
 _OVER, _BACK = Seen(False, message="over"), Seen(False, message="the feed is back")
+
+
+class RefusedChunkError(MalformedMessageError):
+    """A chunk that contradicts its session."""
+
+    def __init__(self, why: str, events: list[AlarmEvent]) -> None:
+        super().__init__(why)
+        self.events = events
+        """What is to be published of it."""
 
 
 @dataclass(slots=True)
@@ -100,9 +117,9 @@ class Accepted:
     events: list[AlarmEvent] = field(default_factory=list)
     vitals: list[Vitals] = field(default_factory=list)
     missing: int = 0
-    """Samples that should have come before this chunk and did not."""
+    """Samples that have been given up with this chunk: they should have come before it."""
     dropped: str | None = None
-    """Why the chunk was left out, if it was: ``"repeat"`` or ``"stale"``."""
+    """Why the chunk was left out, if it was: ``"repeat"``, ``"late"`` or ``"stale"``."""
     opened: bool = False
     """Whether it is the first one of its session that was heard here."""
 
@@ -142,10 +159,12 @@ class _Bed:
     leads: tuple[str, ...]
     fs: float
     pace: float
-    next_seq: int
+    order: InOrder
     moment: Moment
     heard_ns: int
     opening: int
+    opened_ns: int
+    """Ingest time of the first chunk that was heard of the session."""
     skew: SkewMeter
     scores: npt.NDArray[np.float64]
     """Of the newest windows, in no order: a new one takes the place of the oldest."""
@@ -208,6 +227,11 @@ class Engine:
         self._openings = count()
 
     @property
+    def largest_skew_s(self) -> float:
+        """How far the clock of any device has moved away from ours since its feed began, in seconds."""
+        return max((abs(bed.skew.skew_s or 0.0) for bed in self._beds.values()), default=0.0)
+
+    @property
     def beds(self) -> list[str]:
         """The beds whose feed has been heard."""
         return list(self._beds)
@@ -264,8 +288,9 @@ class Engine:
         Raises
         ------
         MalformedMessageError
-            If the chunk contradicts its own session (other leads or rate, samples that run back) or its rate
-            is too low for the model's filter. Nothing has changed then.
+            If the chunk contradicts its own session (other leads or rate, samples that run back; a
+            `RefusedChunkError` then, with events to be published) or its rate is too low for the model's
+            filter. Nothing else has changed then.
         """
         (accepted,) = self.accept_many([chunk], dequeued_ns)
         if isinstance(accepted, MalformedMessageError):
@@ -298,45 +323,72 @@ class Engine:
                 arrivals = {}
             accepted = Accepted()
             try:
-                bed = self._receive(chunk, dequeued_ns, accepted)
+                received = self._receive(chunk, dequeued_ns, accepted)
             except MalformedMessageError as error:
                 outcomes.append(error)
                 continue
             outcomes.append(accepted)
-            if bed is not None:
-                arrivals[chunk.header.bed] = _Arrival(chunk, bed, accepted)
+            bed, due = received or (None, [])
+            for number, one in enumerate(due):
+                if number:
+                    self._push(arrivals.values(), dequeued_ns, load)
+                    arrivals = {}
+                assert bed is not None
+                if not accepted.opened:
+                    self._gap(bed, one, accepted)
+                arrivals[chunk.header.bed] = _Arrival(one, bed, accepted)
         self._push(arrivals.values(), dequeued_ns, load)
         return outcomes
 
-    def _receive(self, chunk: SampleChunk, dequeued_ns: int, accepted: Accepted) -> _Bed | None:
-        # The bed that waits for this chunk; None for a chunk that is left out.
+    def _receive(
+        self, chunk: SampleChunk, dequeued_ns: int, accepted: Accepted
+    ) -> tuple[_Bed, list[SampleChunk]] | None:
+        # The bed that waits for this chunk, and the chunks to be used now; None for one that is left out.
         header = chunk.header
         bed = self._beds.get(header.bed)
         if bed is not None and bed.state.session == header.session:
-            if (bed.leads, bed.fs) != (header.leads, header.fs):
-                raise MalformedMessageError(
-                    "leads or fs: changed within a session; a feed that changes them starts a new session"
-                )
-            if header.seq < bed.next_seq:
-                accepted.dropped = "repeat"
+            accepted.dropped = bed.order.why_not(header.seq)
+            changed = (bed.leads, bed.fs) != (header.leads, header.fs)
+            if changed or (not accepted.dropped and len(chunk.samples) and chunk.end <= bed.held.next_in):
+                self._refuse(bed, chunk)
+            if accepted.dropped:
                 return None
-            if len(chunk.samples) and chunk.end <= bed.held.next_in:
-                # Left to itself such a feed would be heard, never scored and never reported.
-                raise MalformedMessageError("n0: runs back although seq goes on")
-            accepted.missing = max(0, header.n0 - bed.held.next_in)
-            if header.pace and accepted.missing > FEED_LOST_S * header.fs:
-                # The clock had no time to tick in between: the same alarm as if it had.
-                at = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
-                accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.held.next_in))
+            due = bed.order.take(chunk)
         else:
             known = bed.state if bed is not None else self._restored.get(header.bed)
             if known is not None and header.session in known.former:
                 accepted.dropped = "stale"
+                if bed is not None:
+                    accepted.events += _claimed(bed, chunk)
                 return None
             bed = self._open(chunk, known, dequeued_ns, accepted)
-        bed.next_seq = header.seq + 1
+            due = [chunk]
         bed.pace, bed.heard_ns = header.pace, dequeued_ns
-        return bed
+        return bed, due
+
+    def _refuse(self, bed: _Bed, chunk: SampleChunk) -> NoReturn:
+        # Left to itself such a feed would be heard, never scored and never reported.
+        header = chunk.header
+        if header.fs != bed.fs:
+            why = f"fs: changed within a session from {bed.fs:g} to {header.fs:g} Hz"
+        elif header.leads != bed.leads:
+            why = f"leads: changed within a session from {' '.join(bed.leads)} to {' '.join(header.leads)}"
+        else:
+            why = "n0: runs back although seq goes on"
+        at = replace(bed.moment, ingest_ns=header.ingest_ns)
+        message = f"feed refused: session {header.session}: {why}; it has to begin a new session"
+        seen = Seen(True, bed.moment.sample, message)
+        raise RefusedChunkError(why, observe(bed.state, FEED_REFUSED, at, seen))
+
+    def _gap(self, bed: _Bed, chunk: SampleChunk, accepted: Accepted) -> None:
+        # What is missing before a chunk that is to be used now.
+        header = chunk.header
+        missing = max(0, header.n0 - bed.held.next_in)
+        accepted.missing += missing
+        if header.pace and missing > FEED_LOST_S * header.fs:
+            # The clock had no time to tick in between: the same alarm as if it had.
+            at = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
+            accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.held.next_in))
 
     def _push(self, arrivals: Collection[_Arrival], dequeued_ns: int, load: Load) -> None:
         # Samples into the windows of their beds, one chunk of each.
@@ -357,6 +409,7 @@ class Engine:
             windows, blocks = completed.get(place, ((), ()))
             chunk, bed, accepted = arrival.chunk, arrival.bed, arrival.accepted
             header, state = chunk.header, bed.state
+            before = len(accepted.windows)
             for window in windows:
                 if window.index < state.next_window:
                     continue
@@ -375,7 +428,7 @@ class Engine:
                     )
                 )
                 bed.newest = window.index
-            bed.pending += len(accepted.windows)
+            bed.pending += len(accepted.windows) - before
             bed.moment = Moment(header.bed, chunk.end, chunk.time_of(chunk.end), header.fs, header.ingest_ns)
             state.ended = header.last
             for block in blocks:
@@ -383,7 +436,13 @@ class Engine:
             accepted.events += observe(state, FEED_LOST, bed.moment, _BACK)
             accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
             accepted.events += _service(state, FALLBACK, bed.moment, self._fallback)
-            accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed, chunk))
+            if header.pace == 1:
+                # Only a feed in real time has two clocks to compare.
+                bed.skew.add(header.ingest_ns, chunk.time_of(chunk.end), chunk.end)
+            accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed))
+            accepted.events += _service(state, WRONG_RATE, bed.moment, _wrong_rate(bed))
+            accepted.events += _service(state, FEED_REFUSED, bed.moment, None)
+            accepted.events += _service(state, BED_CLAIMED, bed.moment, None)
             accepted.events += self._end_of_feed(bed)
 
     def _judge_block(self, arrival: _Arrival, block: Block) -> None:
@@ -414,6 +473,7 @@ class Engine:
                 beats=tuple(bed.beats),
                 quality=quality.index_of(bed.leads) if quality else {},
                 issues=quality.issues_of(bed.leads) if quality else {},
+                clock_skew_s=bed.skew.skew_s,
                 ingest_ns=header.ingest_ns,
             )
         )
@@ -623,11 +683,12 @@ class Engine:
             header.leads,
             header.fs,
             header.pace,
-            header.seq,
+            InOrder(chunk),
             moment,
             heard_ns=dequeued_ns,
             opening=next(self._openings),
-            skew=SkewMeter(),
+            opened_ns=header.ingest_ns,
+            skew=SkewMeter(header.fs),
             # Filled, so that a bed takes no more memory in the end than at the beginning.
             scores=np.full(round(_SCORES_S * model.window.fs / model.window.hop), np.nan),
         )
@@ -658,15 +719,29 @@ def _lost(since: int) -> Seen:
     return Seen(True, since, f"feed lost: silent for more than {FEED_LOST_S:g} s")
 
 
-def _skewed(bed: _Bed, chunk: SampleChunk) -> str | None:
-    header = chunk.header
-    if header.pace != 1:
-        # Only a feed in real time has two clocks to compare.
-        return None
-    skew_s = bed.skew.add(header.ingest_ns, chunk.time_of(chunk.end))
-    if abs(skew_s) <= SKEW_S:
+def _skewed(bed: _Bed) -> str | None:
+    skew_s = bed.skew.skew_s
+    if skew_s is None or abs(skew_s) <= SKEW_S:
         return None
     return f"device clock {'behind' if skew_s > 0 else 'ahead'} by {abs(skew_s):.0f} s since the feed began"
+
+
+def _wrong_rate(bed: _Bed) -> str | None:
+    if bed.skew.wrong_rate is None:
+        return None
+    came = f"{bed.skew.wrong_rate:.0f} samples a second came"
+    return f"wrong rate: session {bed.state.session} states {bed.fs:g} Hz, {came}"
+
+
+def _claimed(bed: _Bed, chunk: SampleChunk) -> list[AlarmEvent]:
+    header = chunk.header
+    if not header.pace or header.ingest_ns - bed.opened_ns < _CLAIMED_NS:
+        return []
+    at = replace(bed.moment, ingest_ns=header.ingest_ns)
+    message = (
+        f"two devices claim the bed: {bed.state.session} is heard, {header.session} sends, too (sessions)"
+    )
+    return observe(bed.state, BED_CLAIMED, at, Seen(True, bed.moment.sample, message))
 
 
 def _limits(state: BedState) -> Limits:

@@ -37,6 +37,10 @@ SNAPSHOT_TIME = Histogram(
     "bedside_snapshot_seconds", "Time that it takes to read back, make and store one", buckets=_SECONDS
 )
 LAG = Gauge("bedside_lag_seconds", "Age of the chunk taken last, by its ingest time")
+CLOCK_SKEW = Gauge(
+    "bedside_clock_skew_seconds",
+    "How far the clock of any device has moved away from the worker's since its feed began, the most of all",
+)
 BATCH = Histogram(
     "bedside_batch_windows", "Windows in one run of the model", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from stream.bus import Bus
 from stream.contract import MalformedMessageError, SampleChunk
 from stream.preprocess import SETTLING_S
+from stream.reorder import WAIT_S
 from stream.topics import SAMPLES
 from stream.transport.layout import partition_of
 
@@ -15,8 +16,8 @@ _PIECE = 512
 # At most about 30 000 chunks (80 MB): far more than 23 s of all the beds that fit a partition. A bed not
 # seen by then has been silent for so long that its ring starts anew anyway.
 _PIECES = 60
-# Behind every entry of a stream.
-_NEWEST = f"{2**64 - 1}-{2**64 - 1}"
+NEWEST = f"{2**64 - 1}-{2**64 - 1}"
+"""Behind every entry of a stream."""
 # Of one bed, beside work that must not wait: 128 chunks hold the interpreter for well under a millisecond.
 _SMALL_PIECE = 128
 
@@ -80,11 +81,11 @@ async def stretch(
     Returns
     -------
     list of SampleChunk
-        In the order of the stream; a chunk that was sent twice may be there twice.
+        In the order of their samples; a chunk that was sent twice may be there twice.
     """
     partition = partition_of(bed.encode(), (await bus.declare(SAMPLES)).partitions)
     found: list[SampleChunk] = []
-    before = _NEWEST
+    before = NEWEST
     while True:
         entries = await bus.recent(SAMPLES, partition, before, _SMALL_PIECE)
         for entry in entries:
@@ -100,8 +101,9 @@ async def stretch(
             first, stop = reach(chunk.header.fs)
             if chunk.header.n0 < stop and chunk.end > first:
                 found.append(chunk)
-            if chunk.header.n0 <= first:
-                return found[::-1]
+            # What lies before the stretch may be a chunk that came late, behind others of it.
+            if chunk.header.n0 <= max(0, first - WAIT_S * chunk.header.fs):
+                return sorted(found, key=lambda one: one.header.n0)
         if len(entries) < _SMALL_PIECE:
-            return found[::-1]
+            return sorted(found, key=lambda one: one.header.n0)
         before = entries[-1].id

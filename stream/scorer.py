@@ -20,7 +20,7 @@ from stream.audit.recorder import Recorder
 from stream.bed_settings import SettingsBook
 from stream.clock import Clock
 from stream.contract import AlarmEvent, Command, MalformedMessageError
-from stream.engine import Accepted, Engine, Load, Pending
+from stream.engine import Accepted, Engine, Load, Pending, RefusedChunkError
 from stream.explain import explain
 from stream.judging import Delivery, Item, Judged, Judging
 from stream.model_pool import ModelPool
@@ -138,7 +138,14 @@ class Scorer:
             self._restore(delivery.chunk.header.bed for delivery in some)
             outcomes = self.engine.accept_many([delivery.chunk for delivery in some], now_ns, self._load())
             accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
-            await self._tell([event for one in accepted for event in one.events])
+            await self._tell(
+                [
+                    event
+                    for outcome in outcomes
+                    if isinstance(outcome, Accepted | RefusedChunkError)
+                    for event in outcome.events
+                ]
+            )
             await self._write_settings(
                 delivery.chunk.header.bed
                 for delivery, outcome in zip(some, outcomes, strict=True)
@@ -315,6 +322,7 @@ class Scorer:
             # It was this worker that heard nothing: what came meanwhile has not been taken yet.
             return
         async with self._writing:
+            metrics.CLOCK_SKEW.set(self.engine.largest_skew_s)
             await self._tell(self.engine.tick(now_ns))
             self.judging.refresh(now_ns, self.engine.beds)
 

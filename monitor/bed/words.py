@@ -14,6 +14,8 @@ from stream.explain import hidden_maps
 
 # A loss is told for as long as it takes to look up; the gap in the trace has gone by then.
 _MISSING_SHOWN_NS = 60_000_000_000
+# Less is no matter to anybody who compares two clocks.
+_SKEW_SHOWN_S = 0.5
 # Vitals come once a second; those of longer ago say nothing of now.
 _RATED_NS = 3_000_000_000
 _ISSUES = {"off": "lead off", "powerline": "mains hum", "baseline": "baseline wander"}
@@ -32,7 +34,7 @@ def bed_words(bed: Bed, now_ns: int) -> dict[str, Any]:
         "text": text,
         "leads": lead_notes(bed, bed.feed, now_ns) if bed.feed else {},
         "rate": "–" if rate is None else f"{rate:.0f}",
-        "missing": _missing(bed.feed, now_ns) if bed.feed else "",
+        "missing": _troubles(bed, bed.feed, now_ns) if bed.feed else "",
         "model": finding.model if finding else "",
         "hidden": not_drawn(finding.model) if finding else "",
         "latency": "",
@@ -93,6 +95,11 @@ def not_drawn(model: str) -> str:
     return "; ".join(f"{name.replace('_', ' ')}: {why}" for name, why in hidden.items())
 
 
-def _missing(feed: Feed, now_ns: int) -> str:
-    recent = feed.missing and now_ns - feed.missed_ns < _MISSING_SHOWN_NS
-    return f"{feed.missing / feed.fs:.1f} s of signal lost" if recent else ""
+def _troubles(bed: Bed, feed: Feed, now_ns: int) -> str:
+    said = []
+    if feed.missing and now_ns - feed.missed_ns < _MISSING_SHOWN_NS:
+        said.append(f"{feed.missing / feed.fs:.1f} s of signal lost")
+    skew_s = bed.vitals.clock_skew_s if bed.vitals and bed.vitals.session == feed.session else None
+    if skew_s is not None and abs(skew_s) >= _SKEW_SHOWN_S:
+        said.append(f"device clock {abs(skew_s):.1f} s {'behind' if skew_s > 0 else 'ahead'}")
+    return "; ".join(said)

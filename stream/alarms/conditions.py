@@ -78,6 +78,11 @@ ANOMALY = Condition("anomaly", _PHYSIOLOGICAL, "ECG_ANOMALY", Priority.MEDIUM)
 # A bed that nobody scores or hears is no less urgent than one with an unusual ECG.
 NOT_SCORED = Condition("not-scored", _TECHNICAL, "NOT_SCORED", Priority.MEDIUM)
 FEED_LOST = Condition("feed-lost", _TECHNICAL, "FEED_LOST", Priority.MEDIUM)
+# Whose ECG it is, and how fast a heart beats, is then anybody's guess.
+BED_CLAIMED = Condition("bed-claimed", _TECHNICAL, "BED_CLAIMED", Priority.MEDIUM, hold_s=5.0)
+WRONG_RATE = Condition("wrong-rate", _TECHNICAL, "WRONG_RATE", Priority.MEDIUM)
+# A device that changed its leads or its rate and did not say so is not heard.
+FEED_REFUSED = Condition("feed-refused", _TECHNICAL, "FEED_REFUSED", Priority.MEDIUM, hold_s=2.0)
 # A monitor that is down must be louder than a patient who is well.
 MODEL_FAILED = Condition("model-failed", _TECHNICAL, "MODEL_FAILED", Priority.HIGH)
 # Somebody has to come and press an electrode on; the other leads are still watched.
@@ -105,6 +110,9 @@ CONDITIONS: dict[str, Condition] = {
         MODEL_FAILED,
         NOT_SCORED,
         FEED_LOST,
+        FEED_REFUSED,
+        BED_CLAIMED,
+        WRONG_RATE,
         LEAD_OFF,
         NOISE,
         CLOCK_SKEW,

@@ -82,6 +82,7 @@ class Recorder:
         self._upkeep = Upkeep(root, limits or Limits())
         self._upkeep_due = asyncio.Event()
         self._tracks: dict[str, Track] = {}
+        self._stream_of: dict[str, str] = {}
         # Read to, and on the disk to.
         self._read: dict[str, str] = {}
         self._noted: dict[str, str] = {}
@@ -223,7 +224,7 @@ class Recorder:
             if len(entries) == _COUNT:
                 caught_up_to = min(caught_up_to, _pair(entries[-1][0]))
             for _, fields in entries:
-                self._take_chunk(fields, now_ns)
+                self._take_chunk(stream, fields, now_ns)
         # An alarm follows its samples in time, but not in what a reader gets first of a backlog.
         while self._held and self._held[0][0] <= caught_up_to:
             at, event = self._held.pop(0)
@@ -232,7 +233,7 @@ class Recorder:
                 self._events.append(event)
         return any(len(entries) == _COUNT for _, entries in reply or ())
 
-    def _take_chunk(self, fields: dict[bytes, bytes], now_ns: int) -> None:
+    def _take_chunk(self, stream: str, fields: dict[bytes, bytes], now_ns: int) -> None:
         key = fields.get(b"k", b"")
         if self._beds and key and key.decode(errors="replace") not in self._beds:
             return
@@ -243,6 +244,7 @@ class Recorder:
             log.debug("%r: no sample chunk: %s", key, error)
             return
         header = chunk.header
+        self._stream_of[header.bed] = stream
         if self._wants(header.bed) and self._track(header.bed).take(chunk, now_ns):
             metrics.CHUNKS.inc()
             self._newest_ingest_ns = max(self._newest_ingest_ns, header.ingest_ns)
@@ -290,8 +292,10 @@ class Recorder:
         if deleted:
             log.info("%d segments were deleted while they were written", deleted)
         self._write_events()
+        # What waits for a late chunk is not on the disk: a recorder that is killed now reads it again.
+        waiting = {self._stream_of.get(bed) for bed, track in self._tracks.items() if track.is_waiting}
         for stream, at in self._read.items():
-            if stream != self._alarms_stream:
+            if stream != self._alarms_stream and stream not in waiting:
                 self._noted[stream] = at
         self._note_position()
         ended = [segment for track in self._tracks.values() for segment in track.take_ended()]

@@ -9,9 +9,12 @@ from pathlib import Path
 from stream.contract import AlarmEvent, SampleChunk
 from stream.recording.segment import Begin, End
 from stream.recording.writer import SegmentWriter
+from stream.reorder import InOrder
 
 # A feed that is silent for so long has its segment ended, so that it can be compressed.
 _SILENT_NS = 60_000_000_000
+# What waits for a chunk that has not come waits no longer when nothing else comes either.
+_WAIT_NS = 2_000_000_000
 # Sessions before the current one whose chunks may still come, from a publisher that repeats itself.
 _FORMER = 8
 # Segments to which an alarm may still belong: a day of hours.
@@ -42,6 +45,8 @@ class Track:
         self._recent: deque[_Known] = deque(maxlen=_RECENT)
         # Where each session has been recorded to; the last one is the current one.
         self._recorded: dict[str, int] = {}
+        # Of the current session, since it was first heard here.
+        self._order: InOrder | None = None
         self._heard_ns = 0
         self._ended: list[tuple[Path, Begin, End]] = []
 
@@ -53,9 +58,37 @@ class Track:
     def take(self, chunk: SampleChunk, now_ns: int) -> bool:
         """Record a chunk; False if it was recorded before, or is of a session that another has replaced."""
         header = chunk.header
-        recorded = self._recorded.get(header.session)
-        if recorded is not None and header.session != next(reversed(self._recorded)):
+        if header.session not in self._recorded:
+            self._flush()
+            self._order = InOrder(chunk)
+            return self._record(chunk, now_ns)
+        if header.session != next(reversed(self._recorded)):
             return False
+        if self._order is None:
+            # Recorded up to here by the recorder before.
+            self._order = InOrder(chunk)
+            return self._record(chunk, now_ns)
+        if self._order.why_not(header.seq) is not None:
+            return False
+        self._heard_ns = now_ns
+        is_new = True
+        for one in self._order.take(chunk):
+            is_new &= self._record(one, now_ns)
+        return is_new
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has chunks that are not in any segment yet: something may still come before them."""
+        return self._order is not None and self._order.is_waiting
+
+    def _flush(self) -> None:
+        if self._order is not None:
+            for chunk in self._order.flush():
+                self._record(chunk, self._heard_ns)
+
+    def _record(self, chunk: SampleChunk, now_ns: int) -> bool:
+        header = chunk.header
+        recorded = self._recorded.get(header.session)
         begin = header.n0 if recorded is None else max(header.n0, recorded)
         is_new = begin < chunk.end
         if is_new:
@@ -103,6 +136,8 @@ class Track:
             If something cannot be written. It may be repeated.
         """
         deleted = 0
+        if stop or now_ns - self._heard_ns > _WAIT_NS:
+            self._flush()
         if self._writer is not None and (stop or now_ns - self._heard_ns > _SILENT_NS):
             self._end()
         while self._ending:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from models.manifest import AlarmRule, Thresholds
+from stream import topics
 from stream.alarms.criteria import Criteria
 from stream.alarms.state import BedState, Said, Stay
 from stream.bed_settings import BedSettings, SettingsBook, read_settings, settings_of
 from stream.bus import Bus
-from stream.contract import Command, MalformedMessageError
+from stream.contract import Command, MalformedMessageError, Vitals
 from stream.embedded import EmbeddedServer
 from stream.vitals.rhythm import Limits
 from tests import command_line
@@ -25,6 +26,19 @@ CRITERIA = Criteria(
     AlarmRule(k=3, n=5, clear=1),
 )
 # A quarter past seven in Greenwich, 2023.
+VITALS_OF = Vitals(
+    bed="icu-1",
+    session="s",
+    start=0,
+    end=1,
+    t_end=1,
+    heart_rate=None,
+    rr_irregularity=None,
+    beats=(),
+    quality={},
+    issues={},
+    ingest_ns=1,
+)
 T = 1_700_000_000_000_000_000
 
 
@@ -162,7 +176,15 @@ def test_what_is_in_force_is_shown(redis_server: EmbeddedServer) -> None:
             await SettingsBook(connected).write([one])
             code, out, _ = await bed(redis_server, "show", "icu-1", "--json")
             assert (code, BedSettings.model_validate_json(out)) == (0, one)
-            code, out, _ = await bed(redis_server, "show", "icu-1")
+            assert json.loads(out)["clock_skew_s"] is None
+            for session, skew_s in (("s", -0.25), ("of another feed", 9.0)):
+                vitals = VITALS_OF.model_copy(update={"session": session, "clock_skew_s": skew_s})
+                await bus.publish(topics.VITALS, b"icu-1", vitals.encode())
+                code, out, _ = await bed(redis_server, "show", "icu-1")
+                known = (
+                    "is 0.250 s ahead of where it was" if session == "s" else "nothing known of the device"
+                )
+                assert known in out
             for words in (
                 "icu-1, session s\n",
                 "cae-100hz, chosen by ann at 2023-11-",

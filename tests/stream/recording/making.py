@@ -38,7 +38,7 @@ def header(n0: int = 0, **changes: Any) -> ChunkHeader:
     fields: dict[str, Any] = {
         "bed": "icu-1",
         "session": "s",
-        "seq": 0,
+        "seq": n0,
         "n0": n0,
         "t0": T0 + round(n0 * 1e9 / changes.get("fs", FS)),
         "ingest_ns": T0,

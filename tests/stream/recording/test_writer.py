@@ -35,6 +35,26 @@ def rows(segments: list[Segment]) -> list[tuple[int, int]]:
     return [(segment.begin.n0, segment.end) for segment in segments]
 
 
+def test_what_comes_late_is_written_in_its_place(tmp_path: Path) -> None:
+    sent = chunks(0, 3000)
+    sent[7], sent[8], sent[10] = sent[10], sent[7], sent[8]
+    (segment,) = recorded(tmp_path, sent)
+    assert rows([segment]) == [(0, 3000)]
+    np.testing.assert_array_equal(segment.read(0, 3000), signal(0, 3000))
+
+
+def test_what_waits_is_written_when_nothing_else_comes(tmp_path: Path) -> None:
+    track = Track(tmp_path)
+    for one in (chunk(0), chunk(200)):
+        track.take(one, T0)
+    track.sync(T0 + 10**9)
+    assert track.is_waiting
+    track.sync(T0 + 3 * 10**9)
+    assert not track.is_waiting
+    (path,) = tmp_path.glob("*.jsonl")
+    assert Segment.open(path.with_suffix("")).frames == 300
+
+
 def test_an_open_segment_is_a_record_that_any_tool_reads(tmp_path: Path) -> None:
     track = Track(tmp_path)
     for until in (1, 2, 3):
