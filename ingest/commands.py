@@ -49,6 +49,12 @@ speed_option = click.option(
 @click.command("replay")
 @click.argument("paths", nargs=-1, metavar="PATH...")
 @click.option(
+    "--dataset",
+    type=click.Choice(["mitdb", "ptbxl"]),
+    help="A record of MIT-BIH or PTB-XL in place of a PATH, downloaded from PhysioNet unless it is there.",
+)
+@click.option("--record", metavar="NAME", help="Which one. [default: the first]")
+@click.option(
     "--bed", "beds", multiple=True, metavar="ID", help="Bed of a PATH, in their order. [default: its name]"
 )
 @speed_option
@@ -82,6 +88,8 @@ speed_option = click.option(
 @metrics_option(9465)
 def replay(
     paths: tuple[str, ...],
+    dataset: str | None,
+    record: str | None,
     beds: tuple[str, ...],
     speed: float,
     start: float,
@@ -108,16 +116,22 @@ def replay(
     bedside replay mitdb/100 --loop --beds 64
     bedside replay mitdb/100 --faults docs/faults/bad-day.yaml --seed 7
     bedside replay recordings/icu-1 --bed icu-1-again
+    bedside replay --dataset mitdb --record 207
     """
     from ingest.chunks import Feed
     from ingest.recordings import open_recordings
 
-    if not paths:
-        raise click.UsageError("name a PATH to replay")
+    if (dataset is None) == (not paths):
+        raise click.UsageError("name a PATH to replay, or a --dataset")
+    if record is not None and dataset is None:
+        raise click.UsageError("--record goes with --dataset")
     if not loop and (copies > 1 or seconds is not None):
         raise click.UsageError("--beds and --seconds go with --loop")
-    if beds and len(beds) != len(paths):
-        raise click.UsageError(f"{len(beds)} --bed for {len(paths)} PATH: give one for each, or none")
+    sources = 1 if dataset is not None else len(paths)
+    if beds and len(beds) != sources:
+        raise click.UsageError(f"{len(beds)} --bed for {sources} PATH: give one for each, or none")
+    if dataset is not None:
+        paths = (_downloaded(dataset, record),)
     opened = [open_recordings(path, fs=fs) for path in paths]
     names = beds or _distinct([sessions[0].bed for sessions in opened])
     feeds: list[Feed] = []
@@ -146,6 +160,13 @@ def replay(
     if faults is not None:
         feeds = _with_faults(feeds, faults, seed)
     _send(feeds, speed, redis, metrics_port)
+
+
+def _downloaded(dataset: str, record: str | None) -> str:
+    from ingest.datasets import fetch
+
+    with progress_bar(f"downloading {dataset} {record or ''}".strip(), 1.0) as progress:
+        return str(fetch(dataset, record, progress))
 
 
 def _recorded_time(recording: Recording, start_s: float) -> int:

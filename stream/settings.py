@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     """Folder of the embedded server's socket; default one of the user's own."""
     recordings: Path | None = None
     """Folder of the recorder; default one of the user's own."""
+    datasets: Path | None = None
+    """Folder of downloaded records; default ``bedside/datasets`` in the user's cache folder."""
+    physionet_url: str = "https://physionet.org/files"
+    """Where data sets are downloaded from: PhysioNet, or a mirror with the same folders."""
 
 
 class BrokerError(ValueError):
