@@ -278,7 +278,16 @@ def test_a_malformed_chunk_is_a_dead_letter_and_the_other_beds_go_on(
         for key, value in rubbish.items():
             await bus.publish(topics.SAMPLES, key, value)
         await publish(bus, chunks[20:])
-        received = await collect(bus, has_all_of(expected))
+
+        def refusal_is_over(received: Received) -> bool:
+            told = [event.presence for event in received.events if event.rule == "feed-refused"]
+            return told == [Presence.ON, Presence.OFF]
+
+        complete = has_all_of(expected)
+        received = await collect(bus, lambda so_far: complete(so_far) and refusal_is_over(so_far))
+        refused = [event for event in received.events if event.rule == "feed-refused"]
+        assert "session session-of-bed-1: leads: changed" in refused[0].message
+        received.events = [event for event in received.events if event not in refused]
         assert_same(received, expected)
         dead = {entry.key: entry.value async for entry in bus.kept(topics.DEAD_LETTERS)}
         assert dead == rubbish
