@@ -376,7 +376,7 @@ def _analyse(
     on_second: Callable[[float], None] | None = None,
     overlay: Overlay | None = None,
 ) -> Analysis:
-    from ingest.chunks import chunks_of
+    from ingest.chunks import CHUNK_RANGE_S, chunks_of
     from stream.offline import analyse
 
     def on_window(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
@@ -385,7 +385,8 @@ def _analyse(
         if on_second is not None:
             on_second(finding.end / recording.fs)
 
-    chunks = chunks_of(recording, recording.bed, recording.session)
+    # The longest chunks: what is found does not depend on them, and fewer cost less.
+    chunks = chunks_of(recording, recording.bed, recording.session, chunk_s=CHUNK_RANGE_S[1])
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),
         session,

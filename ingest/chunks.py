@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 CHUNK_S = 0.2
 """Default length of a chunk: little against the 10 s in which an alarm is due, much against its header."""
 
-# Shorter chunks cost more than they carry; longer ones show as a delay.
-_CHUNK_RANGE_S = (0.05, 0.5)
+CHUNK_RANGE_S = (0.05, 0.5)
+"""Shorter chunks cost more than they carry; longer ones show as a delay."""
 
 # What is read at once. Ten seconds of 12 leads at 1000 Hz are 240 kB, one disk access in fifty chunks.
 _PIECE_S = 10.0
+# So many pieces where nobody waits: each read of a WFDB record parses its header again, for milliseconds.
+_AT_ONCE = 6.0
 
 _NS = 1_000_000_000
 
@@ -124,7 +126,7 @@ class Cutter:
         chunk_s: float = CHUNK_S,
         pace: float = 0.0,
     ) -> None:
-        low, high = _CHUNK_RANGE_S
+        low, high = CHUNK_RANGE_S
         if not low <= chunk_s <= high:
             raise ValueError(f"a chunk of {chunk_s} s: from {low} to {high} s is possible")
         if start_s < 0 or (stop_s is not None and stop_s <= start_s):
@@ -182,7 +184,7 @@ class Cutter:
         ----------
         seq : int
         share : float
-            Read this part of ten seconds only.
+            Read this part of ten seconds, or so many times ten.
 
         Returns
         -------
@@ -296,6 +298,6 @@ def chunks_of(
     )
     seq, last = 0, False
     while not last:
-        for cut in cutter.read(seq):
+        for cut in cutter.read(seq, _AT_ONCE):
             yield cutter.chunk(cut, cutter.due_ns(cut))
             seq, last = cut.seq + 1, cut.last

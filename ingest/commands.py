@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -288,6 +289,8 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
 
     url, prefix = server_url(redis), Settings().prefix
     serve_metrics(metrics_port, 9465)
+    # A thread that reads a file must not keep the schedule waiting: Python's own 5 ms are late.
+    sys.setswitchinterval(_SWITCH_S)
     total = _chunks(feeds)
     what = feeds[0].bed if len(feeds) == 1 else f"{len(feeds)} beds"
 
@@ -344,5 +347,6 @@ def _with_following(feeds: list[Feed]) -> Iterator[Feed]:
             at = at.following
 
 
+_SWITCH_S = 0.0005
 # A chunk is 0.2 s: a replay later than this is no longer real time for who looks on.
 _BEHIND_S = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def snapshot_fields(snapshot: Snapshot) -> dict[str, Any]:
         "duration_s": snapshot.seconds,
         "onset_s": snapshot.onset_s,
         "raised_s": snapshot.raised_s,
-        "windows": [window.model_dump() for window in analysis.windows],
+        "windows": [asdict(window) for window in analysis.windows],
         "beats_s": analysis.beats_s,
         "gaps_s": [[start / header.fs, end / header.fs] for start, end in snapshot.gaps()],
     }

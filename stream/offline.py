@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from pydantic import BaseModel, computed_field
+from pydantic.dataclasses import dataclass as slim
 
 from models.session import Session
 from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk, Vitals
@@ -45,8 +48,26 @@ def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow 
     -------
     Outcome
     """
-    engine = Engine(session.manifest, session.precision)
     outcome = Outcome()
+
+    def concluded(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
+        outcome.findings.append(finding)
+        if on_window is not None:
+            on_window(pending, verdict, finding)
+
+    _drive(chunks, session, concluded, outcome.events.extend, outcome.vitals.extend)
+    return outcome
+
+
+def _drive(
+    chunks: Iterable[SampleChunk],
+    session: Session,
+    on_window: OnWindow,
+    on_events: Callable[[list[AlarmEvent]], None],
+    on_vitals: Callable[[list[Vitals]], None],
+) -> None:
+    # What comes out is handed on and not kept: a day of it does not fit where the result does.
+    engine = Engine(session.manifest, session.precision)
     waiting: list[Pending] = []
 
     def settle() -> None:
@@ -56,10 +77,8 @@ def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow 
             if concluded is None:
                 continue
             finding, events = concluded
-            outcome.findings.append(finding)
-            outcome.events += events
-            if on_window is not None:
-                on_window(pending, verdict, finding)
+            on_events(events)
+            on_window(pending, verdict, finding)
         waiting.clear()
 
     for chunk in chunks:
@@ -68,16 +87,16 @@ def run(chunks: Iterable[SampleChunk], session: Session, *, on_window: OnWindow 
             # The old session's windows are judged before the new one ends it.
             settle()
         accepted = engine.accept(chunk, chunk.time_of(chunk.end))
-        outcome.events += accepted.events
-        outcome.vitals += accepted.vitals
+        on_events(accepted.events)
+        on_vitals(accepted.vitals)
         waiting += accepted.windows
         if len(waiting) >= session.manifest.max_batch:
             settle()
     settle()
-    return outcome
 
 
-class WindowResult(BaseModel):
+@slim(slots=True)
+class WindowResult:
     """One scored window of a recording; times in seconds from the first sample."""
 
     start_s: float
@@ -172,6 +191,10 @@ def analyse(
     first: SampleChunk | None = None
     last: SampleChunk | None = None
     maps: dict[str, str | None] | None = None
+    windows: list[WindowResult] = []
+    events: list[AlarmEvent] = []
+    not_scored: Counter[str] = Counter()
+    summary = _Summary()
 
     def noted() -> Iterable[SampleChunk]:
         nonlocal first, last
@@ -182,19 +205,30 @@ def analyse(
 
     def heard(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
         nonlocal maps
+        assert first is not None
         if maps is None and verdict is not None:
             maps = maps_of(session.manifest, verdict)
+        if finding.score is not None:
+            windows.append(
+                WindowResult(
+                    start_s=(finding.start - first.header.n0) / first.header.fs,
+                    end_s=(finding.end - first.header.n0) / first.header.fs,
+                    score=finding.score,
+                    anomalous=finding.anomalous,
+                    lead_scores=finding.lead_scores,
+                )
+            )
+        if finding.reason is not None:
+            not_scored[finding.reason] += 1
         if on_window is not None:
             on_window(pending, verdict, finding)
 
-    outcome = run(noted(), session, on_window=heard)
+    _drive(noted(), session, heard, events.extend, summary.add)
     if first is None or last is None:
         raise ValueError(f"{record}: no samples")
     header, thresholds = first.header, session.manifest.thresholds[session.precision]
     fs = header.fs
-    scored = [finding for finding in outcome.findings if finding.score is not None]
-    record_score = float(np.mean([finding.score for finding in scored])) if scored else None
-    reasons = [finding.reason for finding in outcome.findings if finding.reason is not None]
+    record_score = float(np.mean([window.score for window in windows])) if windows else None
     return Analysis(
         record=record,
         model=session.manifest.name,
@@ -206,39 +240,43 @@ def analyse(
         threshold=thresholds.record,
         window_threshold=thresholds.window,
         anomalous=None if record_score is None else record_score > thresholds.record,
-        windows=[
-            WindowResult(
-                start_s=(finding.start - header.n0) / fs,
-                end_s=(finding.end - header.n0) / fs,
-                score=finding.score,
-                anomalous=finding.anomalous,
-                lead_scores=finding.lead_scores,
-            )
-            for finding in scored
-            if finding.score is not None
-        ],
-        not_scored={reason: reasons.count(reason) for reason in dict.fromkeys(reasons)},
-        heart_rate_bpm=_median_rate(outcome.vitals),
-        beats_s=[(beat - header.n0) / fs for second in outcome.vitals for beat in second.beats],
-        quality=_mean_quality(outcome.vitals),
-        alarms=_alarms(outcome.events, header),
+        windows=windows,
+        not_scored=dict(not_scored),
+        heart_rate_bpm=summary.median_rate,
+        beats_s=[(beat - header.n0) / fs for beat in summary.beats],
+        quality=summary.mean_quality,
+        alarms=_alarms(events, header),
         explanations={
             name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in (maps or {}).items()
         },
     )
 
 
-def _median_rate(vitals: list[Vitals]) -> float | None:
-    rates = [second.heart_rate for second in vitals if second.heart_rate is not None]
-    return round(float(np.median(rates)), 1) if rates else None
+class _Summary:
+    # What is kept of the vitals of each second.
 
+    def __init__(self) -> None:
+        self.beats = array("q")
+        self._rates = array("d")
+        # By lead: sum and number.
+        self._quality: dict[str, tuple[float, int]] = {}
 
-def _mean_quality(vitals: list[Vitals]) -> dict[str, float]:
-    by_lead: dict[str, list[float]] = {}
-    for second in vitals:
-        for lead, quality in second.quality.items():
-            by_lead.setdefault(lead, []).append(quality)
-    return {lead: round(float(np.mean(values)), 3) for lead, values in by_lead.items()}
+    def add(self, vitals: Iterable[Vitals]) -> None:
+        for second in vitals:
+            self.beats.extend(second.beats)
+            if second.heart_rate is not None:
+                self._rates.append(second.heart_rate)
+            for lead, quality in second.quality.items():
+                total, count = self._quality.get(lead, (0.0, 0))
+                self._quality[lead] = total + quality, count + 1
+
+    @property
+    def median_rate(self) -> float | None:
+        return round(float(np.median(self._rates)), 1) if self._rates else None
+
+    @property
+    def mean_quality(self) -> dict[str, float]:
+        return {lead: round(total / count, 3) for lead, (total, count) in self._quality.items()}
 
 
 def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:

@@ -153,4 +153,5 @@ def test_memory_does_not_grow_with_what_has_been_cut() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 300_000
+    # Two pieces of a minute; what has been cut is 2 MB.
+    assert peak < 600_000
