@@ -683,7 +683,7 @@ class Engine:
             header.leads,
             header.fs,
             header.pace,
-            InOrder(chunk),
+            InOrder(header.seq + 1, chunk.end),
             moment,
             heard_ns=dequeued_ns,
             opening=next(self._openings),
@@ -738,9 +738,8 @@ def _claimed(bed: _Bed, chunk: SampleChunk) -> list[AlarmEvent]:
     if not header.pace or header.ingest_ns - bed.opened_ns < _CLAIMED_NS:
         return []
     at = replace(bed.moment, ingest_ns=header.ingest_ns)
-    message = (
-        f"two devices claim the bed: {bed.state.session} is heard, {header.session} sends, too (sessions)"
-    )
+    heard = f"session {bed.state.session} is heard"
+    message = f"two devices claim the bed: {heard}, session {header.session} sends, too"
     return observe(bed.state, BED_CLAIMED, at, Seen(True, bed.moment.sample, message))
 
 

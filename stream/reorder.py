@@ -19,8 +19,10 @@ class InOrder:
 
     Parameters
     ----------
-    first : SampleChunk
-        With which the session begins here; it is not returned by `take`.
+    next_seq : int
+        Number that comes next; 0 where that is not known, and `end` alone says what is missing.
+    end : int
+        Index of the sample that comes next.
 
     Attributes
     ----------
@@ -28,9 +30,9 @@ class InOrder:
         Index of the sample after the last chunk that has been returned.
     """
 
-    def __init__(self, first: SampleChunk) -> None:
-        self.end = first.end
-        self._next_seq = first.header.seq + 1
+    def __init__(self, next_seq: int, end: int) -> None:
+        self.end = end
+        self._next_seq = next_seq
         self._early: dict[int, SampleChunk] = {}
         # Numbers that never came: the first one, and the one after the last.
         self._holes: deque[tuple[int, int]] = deque(maxlen=_HOLES)

@@ -60,14 +60,13 @@ class Track:
         header = chunk.header
         if header.session not in self._recorded:
             self._flush()
-            self._order = InOrder(chunk)
+            self._order = InOrder(header.seq + 1, chunk.end)
             return self._record(chunk, now_ns)
         if header.session != next(reversed(self._recorded)):
             return False
         if self._order is None:
-            # Recorded up to here by the recorder before.
-            self._order = InOrder(chunk)
-            return self._record(chunk, now_ns)
+            # By the recorder before, up to there.
+            self._order = InOrder(0, self._recorded[header.session])
         if self._order.why_not(header.seq) is not None:
             return False
         self._heard_ns = now_ns

@@ -17,7 +17,7 @@ CHUNKS = feed(np.zeros((1200, 3)), FS, every(0.2, FS, 1200))
 def through(sent: list[SampleChunk]) -> tuple[list[int], list[str]]:
     """Return the numbers that came out, and why others did not."""
     first, *rest = sent
-    order, out, left_out = InOrder(first), [first.header.seq], []
+    order, out, left_out = InOrder(1, first.end), [first.header.seq], []
     for chunk in rest:
         why = order.why_not(chunk.header.seq)
         if why is None:
@@ -58,7 +58,7 @@ def test_whatever_comes_comes_out_in_order_and_once(
 
 
 def test_behind_a_hole_nothing_waits_for_more_than_a_second_of_signal() -> None:
-    order = InOrder(CHUNKS[0])
+    order = InOrder(1, CHUNKS[0].end)
     took = [len(order.take(chunk)) for chunk in CHUNKS[2:9]]
     # The hole itself is the first fifth of it.
     assert took == [0, 0, 0, 0, 5, 1, 1]
@@ -67,13 +67,19 @@ def test_behind_a_hole_nothing_waits_for_more_than_a_second_of_signal() -> None:
 
 
 def test_a_hole_that_the_device_leaves_itself_is_waited_for_by_nobody() -> None:
-    order = InOrder(CHUNKS[0])
+    order = InOrder(1, CHUNKS[0].end)
     later = CHUNKS[3].header.model_copy(update={"seq": 1})
     assert len(order.take(SampleChunk(later, CHUNKS[3].samples))) == 1
 
 
 def test_the_end_of_a_session_waits_for_nobody() -> None:
-    order = InOrder(CHUNKS[0])
+    order = InOrder(1, CHUNKS[0].end)
     last = CHUNKS[3].header.model_copy(update={"last": True})
     assert len(order.take(CHUNKS[2])) == 0
     assert len(order.take(SampleChunk(last, CHUNKS[3].samples))) == 2
+
+
+def test_where_the_number_is_not_known_the_samples_say_what_is_missing() -> None:
+    order = InOrder(0, CHUNKS[5].end)
+    assert [len(order.take(CHUNKS[number])) for number in (7, 8, 6)] == [0, 0, 3]
+    assert len(order.take(CHUNKS[9])) == 1

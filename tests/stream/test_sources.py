@@ -76,7 +76,7 @@ def test_a_second_device_at_a_bed_is_told_until_it_stops() -> None:
     ]
     on, off = heard(sent)
     assert (on.rule, on.priority, on.presence) == ("bed-claimed", "medium", Presence.ON)
-    assert "second is heard, first sends, too" in on.message
+    assert "session second is heard, session first sends, too" in on.message
     assert on.since - T0 == pytest.approx(6.2 * SECOND_NS, abs=0.4 * SECOND_NS)
     assert off.presence is Presence.OFF
     assert off.since - T0 == pytest.approx(17 * SECOND_NS, abs=0.4 * SECOND_NS)

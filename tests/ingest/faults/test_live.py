@@ -109,7 +109,7 @@ def test_the_alarm_says_what_and_when(seen: Seen) -> None:
     assert (on["off"].onset_t - START) / S == pytest.approx(15, abs=2.5)
     assert "session of-rate: fs: changed within a session from 250 to 200 Hz" in on["rate"].message
     assert "leads: changed within a session from I II " in on["leads"].message
-    assert "of-two-1 is heard, of-two sends, too" in on["two"].message
+    assert "session of-two-1 is heard, session of-two sends, too" in on["two"].message
     assert (on["gap"].onset_t - START) / S == pytest.approx(15, abs=0.3)
 
 

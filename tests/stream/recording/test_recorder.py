@@ -253,6 +253,25 @@ def test_kill_9_leaves_a_record_and_the_next_goes_on(redis_server: EmbeddedServe
     assert not any(segment.is_open for segment in Recordings(tmp_path).segments("icu-1"))
 
 
+def test_kill_9_while_something_waits_for_a_late_chunk(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    async def send(sent: list[SampleChunk]) -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            await publish(bus, sent)
+
+    with recorder(redis_server, tmp_path) as process:
+        asyncio.run(send(chunks(0, 1000)))
+        until(lambda: recorded(tmp_path) == [(0, 1000)])
+        # A sync later, and less than the two seconds for which it waits.
+        noted = (tmp_path / POSITION).stat().st_mtime_ns
+        asyncio.run(send(chunks(1200, 1400)))
+        until(lambda: (tmp_path / POSITION).stat().st_mtime_ns > noted)
+        process.kill()
+        process.wait()
+    assert recorded(tmp_path) == [(0, 1000)]
+    asyncio.run(record(redis_server, tmp_path, chunks(1000, 1200)))
+    assert whole(tmp_path) == (0, 1400)
+
+
 def test_a_server_that_restarts_is_waited_for(short_tmp: Path, tmp_path: Path) -> None:
     async def go() -> list[str]:
         async with lasting_server(short_tmp) as server:
