@@ -17,8 +17,9 @@ MUSCLE_HZ = (20.0, 150.0)
 BANDS_HZ = {"white": (0.0, math.inf), "wander": WANDER_HZ, "muscle": MUSCLE_HZ}
 """By the name that a fault script gives it."""
 
-# Three periods of the slowest wander.
-_BLOCK_S = 60.0
+# Three periods of the slowest frequency, and not so short that the overlap blurs the band.
+_PERIODS = 3
+_SHORTEST_S = 2.0
 # What a model looks at of an ECG: without the drift below and the noise above.
 _ECG_HZ = (0.5, 40.0)
 
@@ -52,7 +53,7 @@ def endless_noise(
 ) -> Float64Array:
     """Return a stretch of noise without end.
 
-    Blocks of a minute overlap by half; their weights are a sine's and a cosine's, so that the variance is 1
+    Blocks overlap by half; their weights are a sine's and a cosine's, so that the variance is 1
     throughout, and nothing jumps.
 
     Parameters
@@ -71,7 +72,8 @@ def endless_noise(
     numpy.ndarray of float64, shape (stop - start, leads)
         The same for each sample, however it is cut.
     """
-    half = max(1, round(_BLOCK_S * fs / 2))
+    block_s = max(_SHORTEST_S, _PERIODS / band_hz[0]) if band_hz[0] else _SHORTEST_S
+    half = max(1, round(block_s * fs / 2))
     noise = np.zeros((stop - start, leads))
     for number in range(start // half - 1, (stop - 1) // half + 1):
         begin = number * half
@@ -82,7 +84,7 @@ def endless_noise(
     return noise
 
 
-# Those under a few faults at once; a block of 12 leads at 500 Hz is 3 MB.
+# Those under a few faults at once; a minute of 12 leads at 500 Hz is 3 MB.
 @lru_cache(maxsize=8)
 def _block(
     number: int, half: int, leads: int, fs: float, band_hz: tuple[float, float], key: int
