@@ -89,7 +89,8 @@ class Piece:
         none, or a coarser one: then the arrival counts.
     n0 : int, optional
         Number of the first sample since the device began to count, where the protocol counts samples. Holes
-        and repeats are then exact; else they are told by `t_ns`, and without either there are none.
+        and repeats are then exact. Else `t_ns` tells of those that are longer than 50 ms, and without either
+        a feed has no holes but those of a silence of two seconds.
     valid : tuple of Validity, optional
         What the device says of each lead; None: nothing.
     last : bool
