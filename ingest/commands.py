@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ingest.live.commands import SourceCommands
 from stream.console import (
     RefusalError,
     fs_option,
@@ -100,9 +101,14 @@ def replay(
     _send(feeds, speed, redis, metrics_port)
 
 
-@click.group("ingest")
+@click.group("ingest", cls=SourceCommands)
 def ingest() -> None:
-    """Live feeds."""
+    """Live feeds: devices that send by one of these protocols, and simulated patients.
+
+    \b
+    bedside ingest tcp --port 8040
+    bedside ingest simulate --beds 16
+    """
 
 
 @ingest.command("simulate")

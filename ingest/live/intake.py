@@ -95,6 +95,7 @@ class Intake:
         position, self._progress = await self._ledger.read()
         await self._notes.recall()
         await self._source.start(position)
+        self._say(f"waiting for devices: {self._source.where}")
         stopping = asyncio.create_task(stop.wait())
         working = asyncio.create_task(self._work(stop))
         try:
