@@ -26,6 +26,7 @@ ENTRY_POINTS = "bedside.sources"
 """Group of the entry points by which other packages bring a `LiveSource`; the name is the command's."""
 
 _OURS = {
+    "mqtt": "ingest.live.mqtt:MqttSource",
     "tcp": "ingest.live.tcp:TcpSource",
     "ws": "ingest.live.websocket:WebSocketSource",
 }
