@@ -1,0 +1,15 @@
+"""The measurement of the adapters: nothing is lost, and what is measured is an adapter at work."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.adapters import measure
+
+
+@pytest.mark.slow
+def test_a_small_ward_arrives_whole() -> None:
+    row = measure("tcp-binary", 2, 2.0)
+    assert row["lost_samples"] == 0
+    assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
+    assert 0 < row["cpu_percent"] < 100
