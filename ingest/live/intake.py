@@ -284,6 +284,9 @@ class Intake:
         await self._publish(chunks)
         for feed in list(self._feeds.values()):
             await self._part_from(feed)
+        for bed, _ in self._progress:
+            # Of a device that never came back.
+            await self._ledger.ended(bed)
         if (position := self._source.position()) is not None:
             await self._ledger.stands_at(position)
         await self._notes.end_all(now)

@@ -78,8 +78,16 @@ def read_piece(data: bytes, *, sender: str, arrived_ns: int, bed: str | None = N
     whom = message.bed if message.bed is not None else bed
     if whom is None:
         raise IngestError(device, "bed: missing")
+    try:
+        return _piece(message, payload, device, whom, arrived_ns)
+    except IngestError as error:
+        # Whose signal does not come is what a person wants to know.
+        raise IngestError(device, f"bed {whom[:64]}: {str(error).removeprefix(f'{device}: ')}") from None
+
+
+def _piece(message: _Message, payload: bytes | None, device: str, bed: str, arrived_ns: int) -> Piece:
     fields: dict[str, Any] = {
-        "bed": whom,
+        "bed": bed,
         "device": device,
         "fs": message.fs,
         "leads": message.leads,

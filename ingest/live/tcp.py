@@ -124,7 +124,7 @@ class TcpSource(LiveSource):
         bad = _MOST_BAD - 1
         while True:
             async with asyncio.timeout(IDLE_S):
-                data = await _next_message(reader, sender)
+                data = await next_message(reader, sender)
             if data is None:
                 return
             try:
@@ -138,7 +138,7 @@ class TcpSource(LiveSource):
                 _answer(writer, error)
 
 
-async def _next_message(reader: asyncio.StreamReader, sender: str) -> bytes | None:
+async def next_message(reader: asyncio.StreamReader, sender: str) -> bytes | None:
     # None at the end. Blank lines are nothing.
     first = await reader.read(1)
     while first and first in b"\r\n":

@@ -259,7 +259,7 @@ def test_where_a_stream_is_cut_does_not_matter(cuts: list[int], end: bool) -> No
 
         feeding = asyncio.create_task(feed())
         messages = []
-        while (message := await tcp._next_message(reader, "x")) is not None:
+        while (message := await tcp.next_message(reader, "x")) is not None:
             messages.append(read(message).samples.tolist())
         await feeding
         assert messages == [[[500], [INVALID]]] * 3
