@@ -193,7 +193,8 @@ class Intake:
             bed, device = claim
             if claim in holders:
                 self._refused[claim] = (now_ns + _LOOK_NS, holders[claim])
-                self._feeds.pop(bed, None)
+                if bed in self._feeds:
+                    self._forget(self._feeds[bed])
             else:
                 self._refused.pop(claim, None)
                 if bed not in self._feeds:
@@ -216,11 +217,16 @@ class Intake:
         self._notes.tell(Rule.CONFLICT, piece.device, piece.bed, why, now_ns)
 
     async def _part_from(self, feed: BedFeed) -> None:
-        # A device that gives way; its feed has been lost, not ended.
-        del self._feeds[feed.bed]
-        self._sessions.pop(feed.bed, None)
+        # A device that gives way, has ended its feed, or has been away for too long.
+        self._forget(feed)
         await until_answered("leaving a bed", lambda: self._claims.leave([(feed.bed, feed.device)]))
         await until_answered("leaving a bed", lambda: self._ledger.ended(feed.bed))
+
+    def _forget(self, feed: BedFeed) -> None:
+        metrics.DROPPED_SAMPLES.inc(feed.dropped)
+        del self._feeds[feed.bed]
+        self._sessions.pop(feed.bed, None)
+        self._said.pop(feed.bed, None)
 
     async def _note_sessions(self) -> None:
         for bed, feed in list(self._feeds.items()):
@@ -248,7 +254,8 @@ class Intake:
         lost = await self._claims.ask((feed.bed, feed.device) for feed in heard)
         for bed, device in lost:
             # We were away for longer than a claim lasts.
-            del self._feeds[bed]
+            self._forget(self._feeds[bed])
+            await self._ledger.ended(bed)
             self._refused[bed, device] = (now + _LOOK_NS, lost[bed, device])
         for feed in [feed for feed in self._feeds.values() if now - feed.heard_ns > _FORGET_NS]:
             await self._part_from(feed)

@@ -15,8 +15,9 @@ from prometheus_client import REGISTRY
 from ingest.live import claims, intake, notes
 from ingest.live.intake import Intake
 from stream.bus import Bus
-from stream.contract import EVERY_BED, AlarmKind, Presence
+from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence
 from stream.embedded import EmbeddedServer
+from stream.topics import ALARMS
 from tests.ingest.live.feeding import CLOCK, Hand, chunks_on, counted, intake_of, until_alarms, until_samples
 
 Server = EmbeddedServer
@@ -113,6 +114,33 @@ def test_a_bed_has_one_device_and_the_other_is_named_aloud(
             await asyncio.gather(holding, claiming)
             if also:
                 await also.__aexit__(None, None, None)
+
+    run(body)
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_adapter_that_slept_for_too_long_finds_its_bed_taken(
+    redis_server_module: Server, prefix: str
+) -> None:
+    source = Hand()
+
+    async def body() -> None:
+        async with intake_of(source, redis_server_module, prefix) as bus:
+            source.put(counted(0))
+            before = await until_samples(bus, 50)
+            await bus.client.set(f"{prefix}ingest:bed:icu-1", "monitor-2 (elsewhere)", px=60_000)
+            events: list[AlarmEvent] = []
+            async with asyncio.timeout(20):
+                for n0 in itertools.count(50, 10):
+                    source.put(counted(n0, 10))
+                    await asyncio.sleep(0.02)
+                    if events := [AlarmEvent.decode(entry.value) async for entry in bus.kept(ALARMS)]:
+                        break
+            assert "monitor-2 (elsewhere) feeds" in events[0].message
+            assert {chunk.header.session for chunk in await chunks_on(bus)} == {before[0].header.session}
+            # It does not take away the claim of the other when it goes.
+        async with await Bus.connect(redis_server_module.url, prefix=prefix) as bus:
+            assert await bus.client.get(f"{prefix}ingest:bed:icu-1") == b"monitor-2 (elsewhere)"
 
     run(body)
 

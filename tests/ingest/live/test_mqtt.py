@@ -29,8 +29,12 @@ publish = pytest.importorskip("paho.mqtt.publish", reason=NO_BROKER)
 class Broker:
     """A broker at a port of its own, for this machine only."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, configuration: str = "") -> None:
         self.port, self.folder = free_port(), folder
+        if configuration:
+            # Not as the user that Debian has for it: that one could not read the folder.
+            listener = f"user root\nlistener {self.port} 127.0.0.1\n"
+            (folder / "mosquitto.conf").write_text(listener + configuration)
         self.start()
 
     @property
@@ -39,8 +43,10 @@ class Broker:
 
     def start(self) -> None:
         assert MOSQUITTO is not None
+        own = self.folder / "mosquitto.conf"
+        arguments = ["-c", str(own)] if own.exists() else ["-p", str(self.port)]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([MOSQUITTO, "-p", str(self.port)], stderr=log, stdout=log)
+            self.process = subprocess.Popen([MOSQUITTO, *arguments], stderr=log, stdout=log)
         until = time.monotonic() + 20
         while time.monotonic() < until:
             with socket.socket() as probe:
@@ -153,6 +159,44 @@ def test_a_broker_that_goes_away_is_told_and_tried_again(tmp_path: Path) -> None
                 await asyncio.sleep(0.05)
                 pieces = source.take()
         await source.stop()
+
+    try:
+        asyncio.run(asyncio.wait_for(main(), 60))
+    finally:
+        own.stop()
+
+
+def test_over_tls_with_a_user(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    if MOSQUITTO is None:
+        pytest.skip(NO_BROKER)
+    cert, key = certificate
+    users, password, wrong = (tmp_path / name for name in ("users", "password", "wrong"))
+    subprocess.run(
+        ["mosquitto_passwd", "-b", "-c", users, "ward7", "secret"], check=True, capture_output=True
+    )
+    password.write_text("secret\n")
+    wrong.write_text("guess\n")
+    own = Broker(tmp_path, f"certfile {cert}\nkeyfile {key}\nallow_anonymous false\npassword_file {users}\n")
+    url = f"mqtts://ward7@127.0.0.1:{own.port}"
+
+    async def main() -> None:
+        source = MqttSource(broker=url, topic="ecg/+", password_file=password, tls_ca=cert)
+        await source.start()
+        await asyncio.to_thread(
+            publish.single,
+            *message_of("b"),
+            hostname="127.0.0.1",
+            port=own.port,
+            auth={"username": "ward7", "password": "secret"},
+            tls={"ca_certs": str(cert)},
+        )
+        assert [piece.bed for piece in await taken(source, 1)] == ["b"]
+        await source.stop()
+        for options in ({"password_file": wrong, "tls_ca": cert}, {"password_file": password}):
+            source = MqttSource(broker=url, topic="ecg/+", **options)
+            await source.start()
+            assert "trying again" in source.troubles()[0].why
+            await source.stop()
 
     try:
         asyncio.run(asyncio.wait_for(main(), 60))

@@ -8,7 +8,6 @@ import json
 import socket
 import ssl
 import struct
-import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -317,31 +316,6 @@ def test_idle_and_surplus_connections_are_closed(monkeypatch: pytest.MonkeyPatch
             assert "no message for" in source.troubles()[-1].why
 
     asyncio.run(asyncio.wait_for(main(), 60))
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=localhost"),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
 
 
 def test_off_loopback_a_token_is_needed(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
