@@ -335,6 +335,16 @@ def test_the_end_of_a_feed_is_said_and_what_follows_is_another() -> None:
     assert [chunk.header.last for chunk in feed.end(at(140))] == [True]
 
 
+def test_a_device_that_sends_nothing_but_holes_is_not_waited_for_for_ever() -> None:
+    # Faster than patience ends: every other sample, five thousand of them at once.
+    feed, most, left = BedFeed("b", "d"), 0, 0
+    for number in range(5_000):
+        feed.add(piece(signal(1), 2 * number, arrived_ns=T0))
+        left += len(feed.take(T0))
+        most = max(most, number + 1 - left)
+    assert most < 1000
+
+
 @given(
     st.lists(
         st.tuples(
