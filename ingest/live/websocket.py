@@ -44,7 +44,7 @@ class WebSocketSource(LiveSource):
 
     command_help = """Devices that send over WebSocket: JSON as texts, or binary messages.
 
-    docs/adapters.md has both formats, and a sender in ten lines.
+    docs/adapters.md has both formats, and a sender.
 
     \b
     bedside ingest ws --port 8041
