@@ -17,7 +17,7 @@ class Deframer:
     Attributes
     ----------
     skipped : int
-        Bytes that belonged to no message.
+        Bytes between messages, line ends aside.
     """
 
     def __init__(self) -> None:
@@ -39,8 +39,8 @@ class Deframer:
         while True:
             if not self._inside:
                 start = self._buffer.find(_START)
-                dropped = len(self._buffer) if start < 0 else start
-                self.skipped += dropped
+                between = self._buffer if start < 0 else self._buffer[:start]
+                self.skipped += len(between.strip(b"\r\n"))
                 if start < 0:
                     self._buffer.clear()
                     return found
@@ -57,7 +57,6 @@ class Deframer:
                 return found
             # A start inside: the sender broke off, and began again.
             start = self._buffer.rfind(_START, 0, end) + 1
-            self.skipped += start
             too_long = (self._too_long and not start) or end - start > MAX_BLOCK
             found.append(None if too_long else bytes(self._buffer[start:end]))
             del self._buffer[: end + len(_END)]

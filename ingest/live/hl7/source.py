@@ -181,8 +181,9 @@ class HL7Source(LiveSource):
                 # A sender that has much to say leaves the others their turn.
                 await asyncio.sleep(0)
             if deframer.skipped:
-                self.refuse(peer, "bytes that are no MLLP: VT, a message, FS, CR is expected")
-                deframer.skipped = 0
+                # Another protocol, which waits for an answer that we do not have.
+                self.refuse(peer, "cut off: bytes that are no MLLP (VT, a message, FS, CR)")
+                return
             if not deframer.waiting:
                 deadline = None
             elif deadline is None:
