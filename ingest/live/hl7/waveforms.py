@@ -22,6 +22,7 @@ from ingest.live.hl7.message import (
     read_time,
 )
 from ingest.live.hl7.mllp import MAX_BLOCK
+from ingest.live.mdc import lead_of_code, lead_of_name, volts_of
 from ingest.live.source import millivolts_in
 from stream.contract import Validity
 from stream.leads import LEADS, canonical_lead, canonical_leads
@@ -29,25 +30,9 @@ from stream.leads import LEADS, canonical_lead, canonical_leads
 # ORU^W01 is the older "unsolicited waveform", which some monitors send with the same contents.
 _MESSAGE_TYPES = {("ORU", "R01"), ("ORU", "W01")}
 
-# ISO/IEEE 11073-10101. Lead codes of partition 2: block 0 names the lead (MDC_ECG_LEAD_...), block 1 the
-# potential measured there (MDC_ECG_ELEC_POTL_...).
-_PARTITION_2 = range(2 << 16, (2 << 16) + 512)
-_LEAD_NUMBERS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {
-    number: f"V{number - 2}" for number in range(3, 9)
-}
-_MDC_NAME = re.compile(r"MDC_ECG_(?:LEAD|ELEC_POTL)(?:_|$)", re.IGNORECASE)
+# How others than the nomenclature name ECG.
 _ECG_NAME = re.compile(r"(?:ECG|EKG|LEAD[ _])(?![A-Z]{3})", re.IGNORECASE)
 _DIMENSIONLESS = {"262656", "MDC_DIM_DIMLESS", "1", ""}
-_VOLTS = {
-    "266400": "V",
-    "266418": "mV",
-    "266419": "uV",
-    "266420": "nV",
-    "MDC_DIM_VOLT": "V",
-    "MDC_DIM_MILLI_VOLT": "mV",
-    "MDC_DIM_MICRO_VOLT": "uV",
-    "MDC_DIM_NANO_VOLT": "nV",
-}
 _SECONDS = {
     "264320": 1.0,
     "264338": 1e-3,
@@ -265,15 +250,15 @@ def _find_waves(message: list[Segment], bed_field: BedField) -> tuple[list[_Wave
 def _lead_of(what: list[str]) -> tuple[str, str] | None:
     # The lead that OBX-3 names, and its own name for it; None where it is another waveform than ECG.
     code, text = [*what, ""][:2]
-    if not text and re.fullmatch(r"\d{6}", code, re.ASCII) and int(code) in _PARTITION_2:
-        lead = _LEAD_NUMBERS.get((int(code) - _PARTITION_2.start) % 256)
-        return (lead, lead) if lead else None
+    if not text and (lead := lead_of_code(code)) is not None:
+        return lead, lead
     own = (text or code).rsplit("@", 1)[0].strip()
     bare = own.rpartition("/")[2]
-    if not (code.upper() == "ECG_WAV" or _MDC_NAME.match(bare) or _ECG_NAME.match(bare)):
-        return None
-    lead = canonical_lead(bare)
-    return (lead if lead in LEADS else _MDC_NAME.sub("", bare)) or "ECG", own or "ECG"
+    if (lead := lead_of_name(bare)) is not None:
+        return lead, own
+    if code.upper() == "ECG_WAV" or _ECG_NAME.match(bare):
+        return canonical_lead(bare) or "ECG", own or "ECG"
+    return None
 
 
 def _joined(waves: list[_Wave], device: str) -> Waves:
@@ -361,8 +346,8 @@ def _unit(segment: Segment) -> str | None:
     # The voltage that OBX-6 names; empty: none at all; None: one that is no voltage.
     parts = segment.components(6)[:2]
     for part in parts:
-        if part in _VOLTS:
-            return _VOLTS[part]
+        if (volts := volts_of(part)) is not None:
+            return volts
         try:
             millivolts_in(part)
         except ValueError:
