@@ -31,8 +31,9 @@ _LOOK_S = 0.25
 _PATIENCE_S = 10.0
 # What liblsl keeps for us while we are held up, as long as the intake keeps what Redis does not take.
 _KEPT_S = 60
-# A stream that cannot be opened is tried again after so long, doubled each time up to the second figure.
-_AGAIN_S = (1.0, 30.0)
+# A stream that cannot be opened is tried again after so long, doubled each time up to the second figure;
+# what is wrong with one is said again as often, for it goes on.
+_AGAIN_S = (1.0, 10.0)
 # After so long without a stream, that is worth a word.
 _NOTHING_S = 10.0
 # A stream that is no longer announced is gone: outlets answer the resolver twice a second.
@@ -120,7 +121,7 @@ class LSLSource(LiveSource):
         self._streams: dict[str, _Stream] = {}
         self._discovery: asyncio.Task[None] | None = None
         self._opening: dict[str, asyncio.Task[None]] = {}
-        # Announced, but of no use: their outlets have ended, or send what cannot be taken.
+        # Announced, but their outlets have ended.
         self._gone: set[str] = set()
         self._due_ns: int | None = None
 
@@ -160,6 +161,8 @@ class LSLSource(LiveSource):
             announced = {info.uid(): info for info in resolver.results() if self._wanted(info)}
             # One that has gone is announced for a few seconds more; once it no longer is, it is forgotten.
             self._gone &= announced.keys()
+            for uid in self._opening.keys() - announced.keys():
+                self._opening[uid].cancel()
             for uid in announced.keys() - self._gone - self._streams.keys() - self._opening.keys():
                 task = asyncio.create_task(self._open(announced[uid]))
                 self._opening[uid] = task
@@ -181,10 +184,9 @@ class LSLSource(LiveSource):
             try:
                 stream = await asyncio.to_thread(_connected, info, device, self._unit, self._clock)
             except IngestError as error:
-                # Nothing will change until the outlet is another one.
-                self._gone.add(info.uid())
+                # Until the outlet is another one.
                 self.refuse(device, error, bed)
-                return
+                await asyncio.sleep(_AGAIN_S[1])
             except (TimeoutError, RuntimeError, OSError) as error:
                 self.refuse(device, f"is announced, but does not answer ({error}); trying again", bed)
                 await asyncio.sleep(pause)
