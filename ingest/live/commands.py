@@ -26,7 +26,10 @@ ENTRY_POINTS = "bedside.sources"
 """Group of the entry points by which other packages bring a `LiveSource`; the name is the command's."""
 
 _OURS = {
+    "hl7": "ingest.live.hl7.source:HL7Source",
+    "lsl": "ingest.live.lsl:LSLSource",
     "mqtt": "ingest.live.mqtt:MqttSource",
+    "sdc": "ingest.live.sdc.source:SDCSource",
     "tcp": "ingest.live.tcp:TcpSource",
     "ws": "ingest.live.websocket:WebSocketSource",
 }

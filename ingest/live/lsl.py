@@ -6,7 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -87,19 +87,19 @@ class LSLSource(LiveSource):
 
     Raises
     ------
-    IngestError
+    ValueError
         If the unit is unknown.
     """
 
-    command_help: ClassVar[str] = """Take ECG streams of the Lab Streaming Layer, one bed each (bedside[lsl]).
+    command_help = """Take ECG streams of the Lab Streaming Layer, one bed each (bedside[lsl]).
 
     Streams are found on the network whenever they come up. Channels need labels that are leads, and a unit.
 
-    \\b
+    \b
     bedside ingest lsl
     bedside ingest lsl --name icu-1 --name icu-2 --unit uV
     """
-    command_options: ClassVar = (
+    command_options = (
         click.Option(
             ["--name"], multiple=True, metavar="TEXT", help="Name of a stream. [default: all of type ECG]"
         ),
@@ -111,10 +111,7 @@ class LSLSource(LiveSource):
     ) -> None:
         super().__init__("lsl:" + ",".join(sorted(name)) if name else "lsl")
         if unit is not None:
-            try:
-                millivolts_in(unit)
-            except ValueError as error:
-                raise IngestError("--unit", error) from None
+            millivolts_in(unit)
         self._names = frozenset(name)
         self._unit = unit
         self._clock = clock or SystemClock()
@@ -124,6 +121,10 @@ class LSLSource(LiveSource):
         # Announced, but their outlets have ended.
         self._gone: set[str] = set()
         self._due_ns: int | None = None
+
+    @property
+    def where(self) -> str:
+        return f"LSL streams {', '.join(sorted(self._names)) or 'of type ECG'}"
 
     async def start(self, position: Any = None) -> None:
         try:
@@ -156,7 +157,6 @@ class LSLSource(LiveSource):
 
     async def _discover(self, resolver: ContinuousResolver) -> None:
         tell_at = self._clock.now_ns() + round(_NOTHING_S * 1e9)
-        what = ", ".join(sorted(self._names)) or "of type ECG"
         while True:
             announced = {info.uid(): info for info in resolver.results() if self._wanted(info)}
             # One that has gone is announced for a few seconds more; once it no longer is, it is forgotten.
@@ -170,7 +170,7 @@ class LSLSource(LiveSource):
             if announced:
                 tell_at = 0
             elif tell_at and self._clock.now_ns() > tell_at:
-                self.refuse("network", f"no stream {what} is announced; waiting for one")
+                self.refuse("network", f"no {self.where} announced; waiting for one")
                 tell_at = 0
             await asyncio.sleep(_LOOK_S)
 

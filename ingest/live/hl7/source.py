@@ -8,22 +8,20 @@ import logging
 import ssl
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 
 from ingest.live.hl7.message import RefusedMessageError, Segment, answer, read_messages
 from ingest.live.hl7.mllp import MAX_BLOCK, Deframer, frame
 from ingest.live.hl7.waveforms import BedField, Waves, read_waves
+from ingest.live.listening import MAX_CONNECTIONS, Listening, address_of, listening_options
 from ingest.live.source import LiveSource, Piece
 from ingest.source import IngestError
 from stream.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
-# A gateway for a ward is one connection, and each monitor at most one: with 1 MB that each may leave
-# unfinished, a quarter of a gigabyte at worst.
-_MOST_CONNECTIONS = 256
 _READ_BYTES = 65_536
 # From the first byte of a message to its last, and for the sender to take an answer; monitors send each
 # second.
@@ -40,43 +38,35 @@ class HL7Source(LiveSource):
 
     Parameters
     ----------
-    port : int
-        Port to listen on; 0: any that is free.
-    host : str
-        Address to listen on.
     bed_field : str
         Where in a message the bed stands; see `BedField`.
-    tls_cert, tls_key : str, optional
-        Files with our certificate and its key: connections must be TLS.
-    tls_ca : str, optional
-        File with the certificates that sign those of senders: each must show one.
+    trust_network : bool
+        Whether other machines come in without showing a certificate.
     clock : Clock, optional
+    **address
+        See `ingest.live.listening.Listening.of`.
 
     Raises
     ------
-    IngestError
-        If the bed's field or the combination of files cannot be.
+    ValueError
+        If the bed's field cannot be, or other machines would come in that are not trusted.
 
     Notes
     -----
     A message that is answered with AA has been taken into memory, not yet onto the stream.
     """
 
-    command_help: ClassVar[
-        str
-    ] = """Take HL7 v2 waveforms over MLLP: ORU^R01 of IHE PCD WCM, Mindray, VitalRecorder.
+    command_help = """Take HL7 v2 waveforms over MLLP: ORU^R01 of IHE PCD WCM, Mindray, VitalRecorder.
 
     Each message is answered (AA, or AE or AR and what is wrong). Patients' names and numbers are not read.
-    Whoever reaches the address can feed any bed: beyond this machine, use --tls-ca.
 
-    \\b
+    \b
     bedside ingest hl7
-    bedside ingest hl7 --host 0.0.0.0 --bed-field PV1-3.3 \\\\
-        --tls-cert us.pem --tls-key us.key --tls-ca monitors.pem
+    bedside ingest hl7 --host 0.0.0.0 --trust-network --bed-field PV1-3.3
+    bedside ingest hl7 --host 0.0.0.0 --tls-cert us.pem --tls-key us.key --tls-client-ca monitors.pem
     """
-    command_options: ClassVar = (
-        click.Option(["--port"], type=click.IntRange(0, 65_535), default=2575, show_default=True),
-        click.Option(["--host"], default="127.0.0.1", show_default=True, help="Address to listen on."),
+    command_options = (
+        *listening_options(2575),
         click.Option(
             ["--bed-field"],
             default="PV1-3",
@@ -85,30 +75,30 @@ class HL7Source(LiveSource):
             help="Where the bed stands: PV1-3 (unit, room and bed joined by -), or FIELD.COMPONENT of PV1,"
             " OBR or MSH, such as PV1-3.3.",
         ),
-        click.Option(["--tls-cert"], metavar="FILE", help="Our certificate: connections must be TLS."),
-        click.Option(["--tls-key"], metavar="FILE", help="Its key, unless in the same file."),
-        click.Option(["--tls-ca"], metavar="FILE", help="Senders must show a certificate that these sign."),
+        click.Option(
+            ["--trust-network"],
+            is_flag=True,
+            help="Let in other machines without certificates: whoever reaches us can feed any bed.",
+        ),
     )
 
     def __init__(
         self,
-        port: int = 2575,
-        host: str = "127.0.0.1",
+        *,
         bed_field: str = "PV1-3",
-        tls_cert: str | None = None,
-        tls_key: str | None = None,
-        tls_ca: str | None = None,
+        trust_network: bool = False,
         clock: Clock | None = None,
+        **address: Any,
     ) -> None:
-        super().__init__(f"hl7:{port}")
-        try:
-            self._bed_field = BedField.parse(bed_field)
-        except ValueError as error:
-            raise IngestError("bed field", error) from None
-        if (tls_key or tls_ca) and not tls_cert:
-            raise IngestError("TLS", "a certificate of our own is needed, too")
-        self._address = (host, port)
-        self._tls = (tls_cert, tls_key, tls_ca)
+        self._address = Listening.of(**address)
+        super().__init__(f"hl7:{self._address.port}")
+        known = self._address.context is not None and self._address.context.verify_mode is ssl.CERT_REQUIRED
+        if not (self._address.is_loopback or known or trust_network):
+            raise ValueError(
+                f"--host {self._address.host} lets in other machines, and MLLP has no passwords:"
+                " --tls-client-ca, or --trust-network, is needed"
+            )
+        self._bed_field = BedField.parse(bed_field)
         self._clock = clock or SystemClock()
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -121,14 +111,20 @@ class HL7Source(LiveSource):
         """The port that is listened on."""
         if self._server is not None and self._server.sockets:
             return int(self._server.sockets[0].getsockname()[1])
-        return self._address[1]
+        return self._address.port
+
+    @property
+    def where(self) -> str:
+        return f"MLLP at {self._address.host}:{self.port}{' with TLS' if self._address.context else ''}"
 
     async def start(self, position: Any = None) -> None:
-        host, port = self._address
+        address = self._address
         try:
-            self._server = await asyncio.start_server(self._serve, host, port, ssl=_context(*self._tls))
+            self._server = await asyncio.start_server(
+                self._serve, address.host, address.port, ssl=address.context
+            )
         except OSError as error:
-            raise IngestError(f"{host}:{port}", f"cannot listen: {error.strerror or error}") from error
+            raise IngestError(self.name, f"cannot listen at {address.host}: {error.strerror}") from error
 
     async def stop(self) -> None:
         if self._server is None:
@@ -140,13 +136,13 @@ class HL7Source(LiveSource):
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = str(writer.get_extra_info("peername")[0])
+        peer = address_of(writer.get_extra_info("peername"))
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) > _MOST_CONNECTIONS:
-                self.refuse(peer, f"more than {_MOST_CONNECTIONS} connections")
+            if len(self._connections) > MAX_CONNECTIONS:
+                self.refuse(peer, f"more than {MAX_CONNECTIONS} connections")
                 return
             await self._converse(reader, writer, peer)
         except TimeoutError:
@@ -265,18 +261,3 @@ def _piece(waves: Waves, device: str, t_ns: int | None, arrived_ns: int) -> Piec
         t_ns=t_ns,
         arrived_ns=arrived_ns,
     )
-
-
-def _context(cert: str | None, key: str | None, ca: str | None) -> ssl.SSLContext | None:
-    if cert is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(cert, key)
-        if ca is not None:
-            context.load_verify_locations(ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        files = ", ".join(file for file in (cert, key, ca) if file)
-        raise IngestError("TLS", f"cannot use {files}: {error.strerror or error}") from error
-    return context

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -86,20 +86,20 @@ class SDCSource(LiveSource):
 
     Raises
     ------
-    IngestError
-        If the address is none, or a file is missing.
+    ValueError
+        If the address is none, or a file is not named.
     """
 
-    command_help: ClassVar[str] = """Take the ECG of ISO/IEEE 11073 SDC devices, one bed each (bedside[sdc]).
+    command_help = """Take the ECG of ISO/IEEE 11073 SDC devices, one bed each (bedside[sdc]).
 
     Devices are found on the network whenever they come up; their location names the bed. Beyond this machine,
     devices want to see a certificate.
 
-    \\b
+    \b
     bedside ingest sdc
     bedside ingest sdc --adapter 10.1.2.3 --tls-cert us.pem --tls-key us.key --tls-ca devices.pem
     """
-    command_options: ClassVar = (
+    command_options = (
         click.Option(
             ["--adapter"],
             default="127.0.0.1",
@@ -109,7 +109,7 @@ class SDCSource(LiveSource):
         ),
         click.Option(["--device"], multiple=True, metavar="EPR", help="A device to take. [default: all]"),
         click.Option(["--tls-cert"], metavar="FILE", help="Our certificate: connections are TLS."),
-        click.Option(["--tls-key"], metavar="FILE", help="Its key, unless in the same file."),
+        click.Option(["--tls-key"], metavar="FILE", help="Its key."),
         click.Option(["--tls-ca"], metavar="FILE", help="Devices must show a certificate that these sign."),
     )
 
@@ -123,19 +123,22 @@ class SDCSource(LiveSource):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(f"sdc:{adapter}")
-        try:
-            ipaddress.ip_address(adapter)
-        except ValueError:
-            raise IngestError("--adapter", f"{adapter!r} is no IP address") from None
-        if (tls_key or tls_ca) and not tls_cert:
-            raise IngestError("TLS", "a certificate of our own is needed, too")
-        self._adapter = adapter
+        if (tls_cert is None) != (tls_key is None):
+            raise ValueError("--tls-cert and --tls-key go together")
+        if tls_cert is None and tls_ca is not None:
+            raise ValueError("--tls-ca needs --tls-cert and --tls-key")
+        # Raises a ValueError that says what is wrong with it.
+        self._adapter = str(ipaddress.ip_address(adapter))
         self._wanted = frozenset(device)
         self._tls = (tls_cert, tls_key, tls_ca)
         self._clock = clock or SystemClock()
         self._discovery: WSDiscovery | None = None
         self._search: asyncio.Task[None] | None = None
         self._devices: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def where(self) -> str:
+        return f"SDC on the network of {self._adapter}{' with TLS' if self._tls[0] else ''}"
 
     async def start(self, position: Any = None) -> None:
         try:
@@ -176,9 +179,7 @@ class SDCSource(LiveSource):
             if found:
                 tell_at = 0
             elif tell_at and self._clock.now_ns() > tell_at:
-                self.refuse(
-                    "network", f"no SDC device answers on the network of {self._adapter}; waiting for one"
-                )
+                self.refuse("network", "no SDC device answers; waiting for one")
                 tell_at = 0
 
     async def _followed(self, service: Service, contexts: SSLContextContainer | None) -> None:
@@ -414,10 +415,10 @@ def _millivolts(code: Any) -> float | None:
 def _contexts(cert: str | None, key: str | None, ca: str | None) -> SSLContextContainer | None:
     from sdc11073.certloader import mk_ssl_contexts
 
-    if cert is None:
+    if cert is None or key is None:
         return None
     try:
-        return mk_ssl_contexts(Path(key or cert), Path(cert), Path(ca) if ca else None)
+        return mk_ssl_contexts(Path(key), Path(cert), Path(ca) if ca else None)
     except OSError as error:
         files = ", ".join(file for file in (cert, key, ca) if file)
-        raise IngestError("TLS", f"cannot use {files}: {error.strerror or error}") from error
+        raise IngestError(files, f"cannot be used for TLS: {error.strerror or error}") from error

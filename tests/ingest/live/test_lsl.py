@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import pylsl
 import pytest
 
+from ingest.live.kit import SourceKit, Stretch
 from ingest.live.lsl import LSLSource
-from ingest.live.source import Piece
-from ingest.source import IngestError
+from ingest.live.source import LiveSource, Piece
 
 # Lead V1 counts microvolts from 0 on, lead II is its negative; the third channel is not ECG. 250 Hz, from the
 # moment that it prints.
@@ -112,6 +113,34 @@ def test_takes_a_stream_whole_in_its_own_time_and_again_after_it_restarted(name:
     asyncio.run(run())
 
 
+class TestKit(SourceKit):
+    # What liblsl carries are floats of 32 bits.
+    resolution_mv = 0.0011
+
+    def setup_method(self) -> None:
+        mark = uuid.uuid4().hex[:8]
+        self.beds = (f"kit-1-{mark}", f"kit-2-{mark}")
+        self.outlets: dict[str, pylsl.StreamOutlet] = {}
+
+    def make(self) -> LiveSource:
+        return LSLSource(name=self.beds)
+
+    async def send(self, source: LiveSource, stretches: Sequence[Stretch]) -> None:
+        for bed in self.beds:
+            if bed not in self.outlets:
+                info = pylsl.StreamInfo(bed, "ECG", len(self.leads), self.fs, "float32", bed)
+                info.set_channel_labels(list(self.leads))
+                info.set_channel_units(["mV"] * len(self.leads))
+                self.outlets[bed] = pylsl.StreamOutlet(info)
+            # One that has come and gone is known for a while.
+            while not self.outlets[bed].have_consumers():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        epoch_ns = time.time_ns() - round(pylsl.local_clock() * 1e9)
+        for stretch in stretches:
+            end = (stretch.t_ns - epoch_ns) / 1e9 + (len(stretch.millivolts) - 1) / stretch.fs
+            self.outlets[stretch.bed].push_chunk(stretch.millivolts.astype(np.float32), end)
+
+
 def made(name: str, *, fs: float = 250, kind: str = "float32", unit: str | None = None) -> pylsl.StreamOutlet:
     info = pylsl.StreamInfo(name, "ECG", 1, fs, kind, "amp-8")
     info.set_channel_labels(["II"])
@@ -162,5 +191,5 @@ def test_a_hole_in_the_stamps_parts_pieces_and_a_unit_can_be_given(name: str) ->
 
 
 def test_refuses_a_unit_that_is_none() -> None:
-    with pytest.raises(IngestError, match="unknown unit 'mmHg'"):
+    with pytest.raises(ValueError, match="unknown unit 'mmHg'"):
         LSLSource(unit="mmHg")

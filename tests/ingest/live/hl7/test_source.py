@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +22,11 @@ from vitalrecorder.server import build_hl7_payload
 
 from ingest.live.hl7 import source as server
 from ingest.live.hl7.source import HL7Source
-from ingest.live.source import Piece
+from ingest.live.kit import SourceKit, Stretch
+from ingest.live.source import LiveSource, Piece
 from ingest.source import IngestError
 from stream.contract import Validity
-from tests.ingest.live.hl7.messages import mindray, plain, wcm
+from tests.ingest.live.hl7.messages import mindray, plain, text, wcm
 
 SECOND_NS = 1_000_000_000
 
@@ -49,6 +52,51 @@ async def send(source: HL7Source, *messages: bytes, **tls: Any) -> list[hl7.Mess
     writer.close()
     await writer.wait_closed()
     return answers
+
+
+def _signed(folder: Path, name: str) -> tuple[str, str]:
+    cert, key = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["-keyout", key, "-out", cert]
+    subprocess.run(["openssl", "req", "-x509", *kind, *subject, *made], check=True, capture_output=True)
+    return cert, key
+
+
+class TestKit(SourceKit):
+    def setup_method(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    def make(self) -> LiveSource:
+        return HL7Source(port=self.port)
+
+    async def send(self, source: LiveSource, stretches: Sequence[Stretch]) -> None:
+        assert isinstance(source, HL7Source)
+        for answer in await send(source, *map(waveform_content, stretches)):
+            assert str(answer["MSA"][0][1]) == "AA"
+
+    async def send_rubbish(self, source: LiveSource) -> bool:
+        assert isinstance(source, HL7Source)
+        await send(source, b"ECG!")
+        return True
+
+
+def waveform_content(stretch: Stretch) -> bytes:
+    moment = datetime.fromtimestamp(stretch.t_ns / 1e9, UTC).strftime("%Y%m%d%H%M%S.%f+0000")
+    lines = [
+        f"MSH|^~\\&|KIT||||{moment}||ORU^R01^ORU_R01|{stretch.bed}/{stretch.n0}|P|2.6",
+        f"PV1||I|^^{stretch.bed}",
+        f"OBR|1|||69121^MDC_OBS_WAVE_CTS^MDC|||{moment}",
+    ]
+    for number, lead in enumerate(stretch.leads):
+        array = "^".join(f"{value:.3f}" for value in stretch.millivolts[:, number])
+        lines += [
+            f"OBX||NA|^MDC_ECG_ELEC_POTL_{lead.upper()}^MDC|1.1.1.{number}|{array}|^MDC_DIM_MILLI_VOLT^MDC",
+            f"OBX||NM|0^MDC_ATTR_SAMP_RATE^MDC|1.1.1.{number}.1|{stretch.fs}|^MDC_DIM_PER_SEC^MDC",
+        ]
+    return text(lines)
 
 
 def sent(*messages: bytes, **options: Any) -> tuple[list[hl7.Message], list[Piece], list[str]]:
@@ -163,7 +211,7 @@ def test_vitalrecorder_comes_through_without_seam_or_loss() -> None:
 
 
 def test_silent_senders_and_too_many_harm_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_MOST_CONNECTIONS", 4)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
 
     async def run() -> None:
         async with serving() as source:
@@ -205,20 +253,13 @@ def test_bounds_what_a_sender_may_do(monkeypatch: pytest.MonkeyPatch, data: byte
     assert any(why in trouble for trouble in asyncio.run(run()))
 
 
-def _signed(folder: Path, name: str) -> tuple[str, str]:
-    cert, key = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
-    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-keyout", key, "-out", cert]
-    subprocess.run(["openssl", "req", "-x509", *kind, *subject, *made], check=True, capture_output=True)
-    return cert, key
-
-
 def test_senders_show_their_certificate_over_tls(tmp_path: Path) -> None:
     ours, monitors = _signed(tmp_path, "us"), _signed(tmp_path, "monitors")
 
     async def run() -> None:
-        async with serving(tls_cert=ours[0], tls_key=ours[1], tls_ca=monitors[0]) as source:
+        async with serving(
+            tls_cert=Path(ours[0]), tls_key=Path(ours[1]), tls_client_ca=Path(monitors[0])
+        ) as source:
             context = ssl.create_default_context(cafile=ours[0])
             with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
                 await send(source, wcm(), ssl=context)
@@ -234,11 +275,16 @@ def test_says_why_it_cannot_start(tmp_path: Path) -> None:
         async with serving() as source:
             await HL7Source(port=source.port).start()
 
-    with pytest.raises(IngestError, match=r"^127.0.0.1:\d+: cannot listen: .*in use"):
+    with pytest.raises(IngestError, match=r"^hl7:\d+: cannot listen at 127.0.0.1: .*in use"):
         asyncio.run(twice())
-    with pytest.raises(IngestError, match=r"cannot use .*none.pem: No such file"):
-        asyncio.run(HL7Source(port=0, tls_cert=str(tmp_path / "none.pem")).start())
-    with pytest.raises(IngestError, match="a certificate of our own"):
-        HL7Source(tls_ca="x")
-    with pytest.raises(IngestError, match="PID names a patient"):
+    with pytest.raises(ValueError, match="PID names a patient"):
         HL7Source(bed_field="PID-3")
+    with pytest.raises(
+        ValueError, match=r"--host 0.0.0.0 lets in other machines.* --trust-network, is needed"
+    ):
+        HL7Source(host="0.0.0.0")
+    assert HL7Source(host="0.0.0.0", trust_network=True).where == "MLLP at 0.0.0.0:0"
+    cert, key = (Path(file) for file in _signed(tmp_path, "us"))
+    with pytest.raises(ValueError, match="other machines"):
+        HL7Source(host="0.0.0.0", tls_cert=cert, tls_key=key)
+    HL7Source(host="0.0.0.0", tls_cert=cert, tls_key=key, tls_client_ca=cert)
