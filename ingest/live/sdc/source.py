@@ -135,10 +135,16 @@ class SDCSource(LiveSource):
         self._discovery: WSDiscovery | None = None
         self._search: asyncio.Task[None] | None = None
         self._devices: dict[str, asyncio.Task[None]] = {}
+        self._connected: set[str] = set()
 
     @property
     def where(self) -> str:
         return f"SDC on the network of {self._adapter}{' with TLS' if self._tls[0] else ''}"
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """EPRs of the devices whose samples are being taken."""
+        return frozenset(self._connected)
 
     async def start(self, position: Any = None) -> None:
         try:
@@ -199,6 +205,7 @@ class SDCSource(LiveSource):
                 await asyncio.to_thread(device.disconnect)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _AGAIN_S[1])
+        self._connected.add(service.epr)
         try:
             while not device.gone.is_set():
                 for why, bed in device.troubles:
@@ -207,6 +214,7 @@ class SDCSource(LiveSource):
                     await asyncio.wait_for(device.gone.wait(), _AGAIN_S[1])
             self.refuse(device.name, "the device has gone; waiting for it to come back")
         finally:
+            self._connected.discard(service.epr)
             await asyncio.to_thread(device.disconnect)
 
 

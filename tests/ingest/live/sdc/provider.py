@@ -1,7 +1,8 @@
-"""A device of sdc11073, in a process of its own.
+"""Devices of sdc11073, in this process or one of their own.
 
-Lead II counts microvolts from 0 on, lead V1 is its negative in millivolts and questionable; 250 Hz, ten
-reports a second. Standard output says when the first sample was taken, ns since the epoch.
+In one of its own, lead II counts microvolts from 0 on, lead V1 is its negative in millivolts and
+questionable; 250 Hz, ten reports a second. Standard output says when the first sample was taken, ns since
+the epoch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
+
+from sdc11073.certloader import mk_ssl_contexts
+from sdc11073.location import SdcLocation
+from sdc11073.mdib import ProviderMdib
+from sdc11073.provider import SdcProvider
+from sdc11073.wsdiscovery import WSDiscovery
+from sdc11073.xml_types.dpws_types import ThisDeviceType, ThisModelType
+from sdc11073.xml_types.pm_types import MeasurementValidity
 
 MDIB = """<?xml version="1.0" encoding="UTF-8"?>
 <msg:GetMdibResponse xmlns:msg="http://standards.ieee.org/downloads/11073/11073-10207-2017/message"
@@ -45,18 +54,7 @@ class Device:
 
 @contextmanager
 def providing(**fields: Any) -> Iterator[Device]:
-    """Run a device.
-
-    Parameters
-    ----------
-    number : int
-        Of the device: its EPR ends with it.
-    bed : str, optional
-    unit : str
-        Code of lead II's.
-    tls : list of str, optional
-        Files of certificate, key, and the other's certificates.
-    """
+    """Run a device in a process of its own; see `provide`."""
     command = [sys.executable, "-m", "tests.ingest.live.sdc.provider", json.dumps(fields)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -67,56 +65,85 @@ def providing(**fields: Any) -> Iterator[Device]:
             process.kill()
 
 
-def provide(
-    number: int,
-    bed: str | None = "7",
-    unit: str = "266419",
-    tls: list[str] | None = None,
-) -> None:
-    from sdc11073.certloader import mk_ssl_contexts
-    from sdc11073.location import SdcLocation
-    from sdc11073.mdib import ProviderMdib
-    from sdc11073.provider import SdcProvider
-    from sdc11073.wsdiscovery import WSDiscovery
-    from sdc11073.xml_types.dpws_types import ThisDeviceType, ThisModelType
-    from sdc11073.xml_types.pm_types import MeasurementValidity
+class Monitor:
+    """A device in this process.
 
-    arrays = {"ii": (131330, unit), "v1": (131331, "266418"), "pleth": (150452, "262688")}
-    text = "".join(ARRAY.format(handle=handle, code=code, unit=of) for handle, (code, of) in arrays.items())
-    mdib = ProviderMdib.from_string(MDIB.format(sequence=uuid.uuid4(), arrays=text).encode())
-    contexts = mk_ssl_contexts(Path(tls[1]), Path(tls[0]), Path(tls[2])) if tls else None
-    with WSDiscovery("127.0.0.1") as discovery:
-        provider = SdcProvider(
-            discovery,
+    Parameters
+    ----------
+    number : int
+        Its EPR ends with it.
+    arrays : dict of str to (str, str)
+        Codes of what is measured and of its unit, by handle.
+    bed : str, optional
+    tls : list of str, optional
+        Files of certificate, key, and the other's certificates.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        arrays: dict[str, tuple[str, str]],
+        *,
+        bed: str | None = "7",
+        tls: list[str] | None = None,
+    ) -> None:
+        text = "".join(
+            ARRAY.format(handle=handle, code=of, unit=unit) for handle, (of, unit) in arrays.items()
+        )
+        self.mdib = ProviderMdib.from_string(MDIB.format(sequence=uuid.uuid4(), arrays=text).encode())
+        self.discovery = WSDiscovery("127.0.0.1")
+        self.discovery.start()
+        self.provider = SdcProvider(
+            self.discovery,
             ThisModelType(manufacturer="Acme", model_name="Bedside 1"),
             ThisDeviceType(friendly_name="Acme", serial_number=f"SN-{number}"),
-            mdib,
+            self.mdib,
             epr=uuid.UUID(int=number),
-            ssl_context_container=contexts,
+            ssl_context_container=mk_ssl_contexts(Path(tls[1]), Path(tls[0]), Path(tls[2])) if tls else None,
         )
-        provider.start_all(start_rtsample_loop=False)
+        self.provider.start_all(start_rtsample_loop=False)
         if bed is None:
-            provider.publish()
+            self.provider.publish()
         else:
-            provider.set_location(SdcLocation(fac="HOSP", poc="ICU", bed=bed))
-        begin = time.time()
-        print(round(begin * 1e9), flush=True)  # noqa: T201
-        at = 0
-        while True:
-            time.sleep(max(0, begin + (at + SAMPLES) / 250 - time.time()))
-            with mdib.rt_sample_state_transaction() as transaction:
-                for handle, scale in (("ii", Decimal(1)), ("v1", Decimal("-0.001")), ("pleth", Decimal(1))):
-                    state = transaction.get_state(handle)
-                    value = state.MetricValue or state.mk_metric_value()
-                    value.Samples = [n * scale for n in range(at, at + SAMPLES)]
-                    value.DeterminationTime = begin + at / 250
-                    questionable = handle == "v1"
-                    value.MetricQuality.Validity = (
-                        MeasurementValidity.QUESTIONABLE if questionable else MeasurementValidity.VALID
-                    )
-            at += SAMPLES
-            if select.select([sys.stdin], [], [], 0)[0] and (bed := sys.stdin.readline().strip()):
-                provider.set_location(SdcLocation(fac="HOSP", poc="ICU", bed=bed))
+            self.move(bed)
+
+    def move(self, bed: str) -> None:
+        self.provider.set_location(SdcLocation(fac="HOSP", poc="ICU", bed=bed))
+
+    def send(self, begin: float, samples: dict[str, list[Decimal]], questionable: str = "") -> None:
+        """Report samples of arrays that began at a time, s since the epoch."""
+        with self.mdib.rt_sample_state_transaction() as transaction:
+            for handle, values in samples.items():
+                state = transaction.get_state(handle)
+                value = state.MetricValue or state.mk_metric_value()
+                value.Samples = values
+                value.DeterminationTime = begin
+                value.MetricQuality.Validity = (
+                    MeasurementValidity.QUESTIONABLE if handle == questionable else MeasurementValidity.VALID
+                )
+
+    def stop(self) -> None:
+        self.provider.stop_all(send_subscription_end=False)
+        self.discovery.stop()
+
+
+def provide(number: int, unit: str = "266419", **fields: Any) -> None:
+    arrays = {"ii": ("131330", unit), "v1": ("131331", "266418"), "pleth": ("150452", "262688")}
+    monitor = Monitor(number, arrays, **fields)
+    begin, at = time.time(), 0
+    print(round(begin * 1e9), flush=True)  # noqa: T201
+    while True:
+        time.sleep(max(0, begin + (at + SAMPLES) / 250 - time.time()))
+        counts = range(at, at + SAMPLES)
+        samples = {
+            "ii": [Decimal(n) for n in counts],
+            "v1": [Decimal(-n) / 1000 for n in counts],
+            "pleth": [Decimal(n) for n in counts],
+        }
+        monitor.send(begin + at / 250, samples, questionable="v1")
+        at += SAMPLES
+        if select.select([sys.stdin], [], [], 0)[0] and (bed := sys.stdin.readline().strip()):
+            monitor.move(bed)
 
 
 if __name__ == "__main__":

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
+from ingest.live.kit import SourceKit, Stretch
 from ingest.live.sdc.source import SDCSource
-from ingest.live.source import Piece, Trouble
+from ingest.live.source import LiveSource, Piece, Trouble
 from ingest.source import IngestError
 from stream.contract import Validity
-from tests.ingest.live.sdc.provider import providing
+from tests.ingest.live.sdc.provider import Monitor, providing
 
 
 @pytest.fixture
@@ -55,6 +58,40 @@ async def heard(
 
 def seconds(pieces: list[Piece]) -> float:
     return sum(len(p.samples) / p.fs for p in pieces)
+
+
+@pytest.mark.slow
+class TestKit(SourceKit):
+    leads = ("I", "II", "V1")
+    arrays: ClassVar = {"i": ("131329", "266418"), "ii": ("131330", "266418"), "v1": ("131331", "266418")}
+
+    numbers: ClassVar[list[int]] = []
+    monitors: ClassVar[dict[str, Monitor]] = {}
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls.numbers = [random.getrandbits(64) for _ in cls.beds]
+        cls.beds = tuple(f"ICU-{number}" for number in cls.numbers)
+        for number, bed in zip(cls.numbers, cls.beds, strict=True):
+            cls.monitors[bed] = Monitor(number, cls.arrays, bed=str(number))
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        # Each takes seconds to end its threads.
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Monitor.stop, cls.monitors.values()))
+
+    def make(self) -> LiveSource:
+        return SDCSource(device=tuple(map(epr, self.numbers)))
+
+    async def send(self, source: LiveSource, stretches: Sequence[Stretch]) -> None:
+        assert isinstance(source, SDCSource)
+        while len(source.connected) < len(self.beds):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for stretch in stretches:
+            columns = zip(self.arrays, stretch.millivolts.T, strict=True)
+            samples = {handle: [Decimal(f"{value:.3f}") for value in column] for handle, column in columns}
+            await asyncio.to_thread(self.monitors[stretch.bed].send, stretch.t_ns / 1e9, samples)
 
 
 @pytest.mark.slow
@@ -125,12 +162,15 @@ def test_device_and_consumer_show_each_other_their_certificates(number: int, tmp
 
 
 def test_says_why_it_cannot_start(tmp_path: Path) -> None:
-    with pytest.raises(IngestError, match="'ward' is no IP address"):
+    with pytest.raises(ValueError, match="'ward' does not appear to be an IPv4 or IPv6 address"):
         SDCSource(adapter="ward")
-    with pytest.raises(IngestError, match="a certificate of our own"):
+    with pytest.raises(ValueError, match="--tls-ca needs"):
         SDCSource(tls_ca="x")
-    with pytest.raises(IngestError, match=r"cannot use .*none.pem"):
-        asyncio.run(SDCSource(tls_cert=str(tmp_path / "none.pem")).start())
+    with pytest.raises(ValueError, match="go together"):
+        SDCSource(tls_cert="x")
+    missing = str(tmp_path / "none.pem")
+    with pytest.raises(IngestError, match=r"none.pem: cannot be used for TLS"):
+        asyncio.run(SDCSource(tls_cert=missing, tls_key=missing).start())
     # An address that this machine does not have (RFC 5737).
     with pytest.raises(IngestError, match=r"192\.0\.2\.1: cannot search"):
         asyncio.run(SDCSource(adapter="192.0.2.1").start())
