@@ -42,12 +42,18 @@ class RefusedMessageError(ValueError):
         One line for people: what is wrong, what would help.
     where : str
         The place, such as ``"OBX^3^5"`` (third OBX, field 5); empty where there is none.
+
+    Attributes
+    ----------
+    bed : str, optional
+        Whom it is about, where that has been read.
     """
 
     def __init__(self, condition: int, text: str, where: str = "") -> None:
         super().__init__(text)
         self.condition = condition
         self.where = where
+        self.bed: str | None = None
 
 
 _CONDITIONS = {

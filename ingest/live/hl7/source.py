@@ -14,7 +14,7 @@ import click
 
 from ingest.live.hl7.message import RefusedMessageError, Segment, answer, read_messages
 from ingest.live.hl7.mllp import MAX_BLOCK, Deframer, frame
-from ingest.live.hl7.waveforms import BedField, Waves, read_waves
+from ingest.live.hl7.waveforms import BedField, Waves, read_waves, sender_of
 from ingest.live.listening import MAX_CONNECTIONS, Listening, address_of, listening_options
 from ingest.live.source import LiveSource, Piece
 from ingest.source import IngestError
@@ -196,6 +196,7 @@ class HL7Source(LiveSource):
                 raise RefusedMessageError(207, f"a message of more than {MAX_BLOCK} bytes")
             messages = read_messages(block)
             header = messages[0][0]
+            sender = _device(sender_of(header), peer)
             digest = hashlib.blake2b(block + peer.encode(), digest_size=16).digest()
             if digest not in self._seen:
                 pieces: list[Piece] = []
@@ -203,7 +204,7 @@ class HL7Source(LiveSource):
                 for waves in (
                     waves for message in messages for waves in read_waves(message, self._bed_field)
                 ):
-                    sender, bed = _device(waves, peer), waves.bed
+                    sender, bed = _device(waves.device, peer), waves.bed
                     t_ns = self._time(waves, sender, due)
                     pieces.append(_piece(waves, sender, t_ns, arrived_ns))
                     if waves.left_out:
@@ -212,7 +213,7 @@ class HL7Source(LiveSource):
                     self.put(piece)
                 self._remember(digest, due)
         except RefusedMessageError as error:
-            self.refuse(sender, error, bed)
+            self.refuse(sender, error, error.bed)
             return answer(header, error, now)
         except IngestError as error:
             self.refuse(sender, error, bed)
@@ -242,10 +243,10 @@ class HL7Source(LiveSource):
                 memory.popitem(last=False)
 
 
-def _device(waves: Waves, peer: str) -> str:
+def _device(name: str, peer: str) -> str:
     # The address tells apart two devices that both go by their model's name; it is never cut off.
     at = f" at {peer}"
-    name = "".join(c for c in waves.device if c.isprintable())[: 64 - len(at)]
+    name = "".join(c for c in name if c.isprintable())[: 64 - len(at)]
     return (name + at) if name else peer
 
 

@@ -132,7 +132,7 @@ class BedField:
         if found is None:
             raise ValueError(f"{text!r} is no field: such as PV1-3, PV1-3.3 or OBR-3")
         if found[1] not in ("MSH", "PV1", "OBR"):
-            raise ValueError(f"{found[1]} names no bed (PID names a patient): MSH, PV1 and OBR can")
+            raise ValueError(f"{text}: a bed is named by a field of PV1, OBR or MSH (PID names a patient)")
         return cls(found[1], int(found[2]), int(found[3]) if found[3] else None)
 
     def __str__(self) -> str:
@@ -179,11 +179,21 @@ def read_waves(message: list[Segment], bed_field: BedField | None = None) -> lis
     stretches: dict[tuple[int, str, Stamp | None], list[_Wave]] = {}
     for wave in waves:
         stretches.setdefault((wave.patient, wave.bed, wave.start), []).append(wave)
-    sender = ["-".join(part for part in header.components(number)[:2] if part) for number in (3, 4)]
-    return [
-        _joined(same, "/".join(part for part in [*sender, instruments.get(patient, "")] if part))
-        for (patient, _, _), same in stretches.items()
-    ]
+    joined = []
+    for (patient, bed, _), same in stretches.items():
+        device = "/".join(part for part in (sender_of(header), instruments.get(patient)) if part)
+        try:
+            joined.append(_joined(same, device))
+        except RefusedMessageError as error:
+            error.bed = bed
+            raise
+    return joined
+
+
+def sender_of(header: Segment) -> str:
+    """Return what a message's MSH calls its sender: application and facility."""
+    names = ("-".join(part for part in header.components(number)[:2] if part) for number in (3, 4))
+    return "/".join(name for name in names if name)
 
 
 def _find_waves(message: list[Segment], bed_field: BedField) -> tuple[list[_Wave], dict[int, str]]:
@@ -396,7 +406,7 @@ def _millivolts_per_unit(wave: _Wave) -> float:
         stated = wave.segment.field(6) or (resolution.field(6) if resolution else "")
         raise RefusedMessageError(
             103,
-            f"{wave.lead}: unknown unit {stated[:40]!r}; OBX-6 in volts, or {_RESOLUTION} in volts, says it",
+            f"{wave.lead}: unknown unit {stated[:40]!r}; volts are needed in OBX-6, or in {_RESOLUTION}",
             f"{wave.where}^6",
         )
     return _number(resolution, _RESOLUTION, wave.where) * millivolts_in(step)

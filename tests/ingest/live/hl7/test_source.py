@@ -105,7 +105,7 @@ def sent(*messages: bytes, **options: Any) -> tuple[list[hl7.Message], list[Piec
     async def run() -> tuple[list[hl7.Message], list[Piece], list[str]]:
         async with serving(**options) as source:
             answers = await send(source, *messages)
-            return answers, source.take(), [f"{t.device}: {t.why}" for t in source.troubles()]
+            return answers, source.take(), [f"{t.device} ({t.bed}): {t.why}" for t in source.troubles()]
 
     return asyncio.run(run())
 
@@ -140,7 +140,11 @@ def test_refuses_what_it_cannot_read_names_the_source_but_no_patient_and_goes_on
     assert str(answers[0]["ERR"][0][2]) == "OBX^2^6"
     assert "unknown unit 'mmHg'" in answers[0].unescape(str(answers[0]["ERR"][0][8]))
     assert len(pieces) == 1
-    assert "127.0.0.1: not an HL7 v2 message" in troubles[-1]
+    assert troubles == [
+        "ACME_GW-0A0B0C0D0E0F0001/WARD 3 at 127.0.0.1 (ICU-2-23): II: unknown unit 'mmHg';"
+        " volts are needed in OBX-6, or in MDC_ATTR_NU_MSMT_RES",
+        "127.0.0.1 (None): not an HL7 v2 message: it does not begin with MSH",
+    ]
     everything = " ".join([*map(str, answers), *troubles, caplog.text])
     assert not any(private in everything for private in ("ROE", "JANE", "PAT-77"))
 

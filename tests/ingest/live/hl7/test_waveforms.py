@@ -120,7 +120,7 @@ def test_understands_other_delimiters_facets_that_come_first_and_a_period() -> N
         (b"MSHabcde", 102, "divide"),
         (wcm().replace(b"ORU^R01", b"ADT^A01"), 200, "ADT^A01"),
         (wcm(bed=""), 101, "no bed in PV1-3"),
-        (wcm(unit="266016^MDC_DIM_MMHG^MDC"), 103, "MDC_ATTR_NU_MSMT_RES in volts"),
+        (wcm(unit="266016^MDC_DIM_MMHG^MDC"), 103, "needed in OBX-6, or in MDC_ATTR_NU_MSMT_RES"),
         (wcm(unit="").replace(b"NU_MSMT_RES", b"OTHER"), 103, "unknown unit ''"),
         (wcm(samples="1^x"), 102, "no numbers"),
         (wcm(samples="1^--2"), 102, "no numbers"),
