@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -15,6 +16,7 @@ from ingest.live.hl7.message import RefusedMessageError, Stamp, read_messages, r
 from ingest.live.hl7.mllp import MAX_BLOCK
 from ingest.live.hl7.waveforms import BedField, Waves, read_waves
 from stream.contract import Validity
+from tests.docs.test_examples import DOCS
 from tests.ingest.live.hl7.messages import EXAMPLES, mindray, plain, text, wcm
 
 SECOND_NS = 1_000_000_000
@@ -60,6 +62,13 @@ def test_reads_plain_arrays_with_the_rate_in_their_name(monkeypatch: pytest.Monk
     np.testing.assert_allclose(first.millivolts, [[0.12, 0.001], [math.nan, 0.002], [0.15, 0.003]])
     # Without an offset it is local time, of which a second is all that is told.
     assert first.start == Stamp(ns(2026, 11, 29, 1, 15, zone=UTC), SECOND_NS)
+
+
+def test_reads_the_message_of_the_documentation() -> None:
+    (example,) = re.findall(r"```hl7\n(.*?)```", (DOCS / "adapters.md").read_text(), flags=re.DOTALL)
+    (waves,) = read(example.encode())
+    assert (waves.bed, waves.fs, waves.leads) == ("ICU-7", 500.0, ("II",))
+    np.testing.assert_array_equal(waves.millivolts[:, 0], [0.12, 0.13, math.nan, 0.15])
 
 
 @pytest.mark.parametrize(
