@@ -77,6 +77,8 @@ class Delimiters:
 
     def unescape(self, text: str) -> str:
         """Return text in which delimiters and characters stand for themselves again."""
+        if self.escape not in text:
+            return text
         mark = re.escape(self.escape)
         meant = {
             "F": self.field,
@@ -85,11 +87,7 @@ class Delimiters:
             "R": self.repetition,
             "E": self.escape,
         }
-        return (
-            re.sub(f"{mark}([FSTRE]){mark}", lambda found: meant[found[1]], text)
-            if self.escape in text
-            else text
-        )
+        return re.sub(f"{mark}([FSTRE]){mark}", lambda found: meant[found[1]], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +113,15 @@ class Segment:
 
     def components(self, number: int) -> list[str]:
         """Return the components of the first repetition of a field, of each the first subcomponent."""
-        first = self.field(number).split(self.delimiters.repetition, 1)[0]
-        return [
-            self.delimiters.unescape(part.split(self.delimiters.subcomponent, 1)[0]).strip()
-            for part in first.split(self.delimiters.component, _MOST_COMPONENTS)[:_MOST_COMPONENTS]
-        ]
+        text = self.field(number)
+        if not text:
+            return [""]
+        marks = self.delimiters
+        text = text.split(marks.repetition, 1)[0]
+        parts = text.split(marks.component, _MOST_COMPONENTS)[:_MOST_COMPONENTS]
+        if marks.subcomponent in text or marks.escape in text:
+            parts = [marks.unescape(part.split(marks.subcomponent, 1)[0]) for part in parts]
+        return [part.strip() for part in parts]
 
     def component(self, number: int, part: int = 1) -> str:
         """Return one component of a field, counted from 1; empty where there is none."""

@@ -207,6 +207,8 @@ def _find_waves(message: list[Segment], bed_field: BedField) -> tuple[list[_Wave
     early: dict[str, dict[str, Segment]] = {}
     last: _Wave | None = None
     instruments: dict[int, str] = {}
+    # Most leads have one time.
+    stamps: dict[str, Stamp | None] = {}
     patient = observations = 0
     for segment in message[1:]:
         if segment.name == "PID":
@@ -220,7 +222,7 @@ def _find_waves(message: list[Segment], bed_field: BedField) -> tuple[list[_Wave
             latest[segment.name] = segment
             continue
         observations += 1
-        if segment.component(18):
+        if segment.field(18):
             instruments.setdefault(patient, segment.component(18))
         what, sub_id = segment.components(3), segment.component(4)
         facet = next((part for part in what[:2] if part in _FACETS), None)
@@ -249,7 +251,9 @@ def _find_waves(message: list[Segment], bed_field: BedField) -> tuple[list[_Wave
             raise RefusedMessageError(101, f"no bed in {bed_field}: fill it, or name another field", where)
         order = latest.get("OBR")
         told = segment.component(14) or (order.component(7) if order else "")
-        last = _Wave(segment, where, *names, bed, patient, read_time(told, zone))
+        if told not in stamps:
+            stamps[told] = read_time(told, zone)
+        last = _Wave(segment, where, *names, bed, patient, stamps[told])
         waves.append(last)
         if sub_id:
             by_sub_id[sub_id] = last
