@@ -23,6 +23,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ import psutil
 
 from bench.machine import machine, versions
 from bench.markdown import table
+from ingest.live.hl7.mllp import frame
 from stream.bus import Bus
 from stream.children import spawn
 from stream.clock import SystemClock
@@ -159,6 +161,57 @@ def _mosquitto(port: int) -> Iterator[None]:
         process.wait()
 
 
+@contextlib.asynccontextmanager
+async def _mllp(device: Device) -> AsyncIterator[Send]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", device.port)
+
+    async def send(data: bytes) -> None:
+        writer.write(data)
+        await reader.readuntil(b"\x1c\r")
+
+    yield send
+    writer.close()
+
+
+def _hl7(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> bytes:
+    stamp = datetime.fromtimestamp(t_ns / 1e9, UTC).strftime("%Y%m%d%H%M%S.%f+0000")
+    lines = [
+        f"MSH|^~\\&|{device.bed}||||{stamp}||ORU^R01|{n0}|P|2.6",
+        f"PV1||I|^^{device.bed}",
+        f"OBR|1||||||{stamp}",
+    ]
+    for number, lead in enumerate(LEADS):
+        array = "^".join(map(str, samples[:, number].tolist()))
+        lines += [
+            f"OBX||NA|^MDC_ECG_ELEC_POTL_{lead.upper()}^MDC|1.{number}|{array}|^MDC_DIM_MICRO_VOLT",
+            f"OBX||NM|^MDC_ATTR_SAMP_RATE^MDC|1.{number}.1|{FS}",
+        ]
+    return frame("".join(f"{line}\r" for line in lines).encode())
+
+
+@contextlib.asynccontextmanager
+async def _outlet(device: Device) -> AsyncIterator[Send]:
+    import pylsl
+
+    info = pylsl.StreamInfo(device.bed, "ECG", len(LEADS), FS, "int16", f"{device.bed}@{device.port}")
+    info.set_channel_labels(list(LEADS))
+    info.set_channel_units("uV")
+    outlet = pylsl.StreamOutlet(info, chunk_size=_N)
+    await asyncio.to_thread(outlet.wait_for_consumers, 30)
+    epoch_ns = SystemClock().now_ns() - round(pylsl.local_clock() * 1e9)
+
+    async def send(data: bytes) -> None:
+        t_ns, samples = int.from_bytes(data[:8], "little"), np.frombuffer(data, "<i2", offset=8)
+        end = (t_ns - epoch_ns) / 1e9 + (_N - 1) / FS
+        outlet.push_chunk(samples.reshape(_N, -1), end)
+
+    yield send
+
+
+def _lsl(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> bytes:
+    return t_ns.to_bytes(8, "little") + samples.astype("<i2").tobytes()
+
+
 def _mqtt_arguments(port: int) -> list[str]:
     return ["mqtt", "--broker", f"mqtt://127.0.0.1:{port}", "--topic", "ecg/+"]
 
@@ -167,6 +220,8 @@ SUBJECTS: dict[str, Subject] = {
     "tcp-json": Subject(lambda port: ["tcp", "--port", str(port)], _tcp, _text),
     "tcp-binary": Subject(lambda port: ["tcp", "--port", str(port)], _tcp, _frame),
     "ws-binary": Subject(lambda port: ["ws", "--port", str(port)], _websocket, _binary),
+    "hl7": Subject(lambda port: ["hl7", "--port", str(port)], _mllp, _hl7),
+    "lsl": Subject(lambda port: ["lsl"], _outlet, _lsl),
     "mqtt-binary": Subject(_mqtt_arguments, _mqtt, _binary, _mosquitto),
 }
 """By name."""
@@ -224,8 +279,12 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
         command = [sys.executable, "-m", "bedside", "ingest", *subject.arguments(port)]
         adapter = spawn([*command, "--redis", server.url, "--metrics-port", "0"], stderr=subprocess.PIPE)
         assert adapter.stderr is not None
-        if b"waiting for devices" not in (line := adapter.stderr.readline()):
-            raise click.ClickException(line.decode().strip())
+        said = b""
+        # liblsl has a word to say first.
+        while b"waiting for devices" not in said:
+            if not (line := adapter.stderr.readline()):
+                raise click.ClickException(said.decode().strip())
+            said += line
         context = multiprocessing.get_context("spawn")
         report = context.Queue()
         devices = context.Process(target=send_all, args=(name, port, beds, messages, report))

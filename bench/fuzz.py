@@ -115,6 +115,56 @@ def _chunk_seed() -> bytes:
     return json.dumps(header).encode() + b"\n\x00\x01\x02\x03"
 
 
+def _hl7() -> Callable[[bytes], object]:
+    from datetime import UTC, datetime
+
+    from ingest.live.hl7.message import RefusedMessageError, answer, read_messages
+    from ingest.live.hl7.waveforms import read_waves
+
+    now = datetime.now(UTC)
+
+    def take(data: bytes) -> None:
+        header, refused = None, None
+        try:
+            for message in read_messages(data):
+                header = header or message[0]
+                read_waves(message)
+        except RefusedMessageError as error:
+            refused = error
+        # What we answer can be read.
+        reply = answer(header, refused, now)
+        if reply is not None and [segment.name for segment in read_messages(reply)[0]][:2] != ["MSH", "MSA"]:
+            raise AssertionError(reply)
+
+    return take
+
+
+_WCM = b"""MSH|^~\\&|GW^01^EUI-64|W3|||20261129101501+0100||ORU^R01^ORU_R01|1|P|2.6|||AL|AL\r
+PID|||1^^^H^MR\rPV1||I|ICU^2^7&1\rOBR|1|||69121^MDC_OBS_WAVE_CTS^MDC|||20261129101500.000+0100\r
+OBX|1||69965^MDC_DEV_MON^MDC|1.0.0.0|||||||X|||||||M-1\r
+OBX|2|NA|131330^MDC_ECG_ELEC_POTL_II^MDC|1.1.1.1|12^13^^32767~15|262656^MDC_DIM_DIMLESS^MDC||QUES|||R\r
+OBX|3|NM|0^MDC_ATTR_SAMP_RATE^MDC|1.1.1.1.1|500|264608^MDC_DIM_PER_SEC^MDC\r
+OBX|4|NM|2327^MDC_ATTR_NU_MSMT_RES^MDC|1.1.1.1.2|0.0025|266418^MDC_DIM_MILLI_VOLT^MDC\r
+OBX|5|NM|262196^MDC_EVT_INOP^MDC|1.1.1.1.3|32767\rOBX|6|NA|131329|1.1.1.2|-0.1^1e-3|mV|||||X\r
+OBX|7|NM|0^MDC_ATTR_TIME_PD_SAMP^MDC|1.1.1.2.1|4|264338^MDC_DIM_MILLI_SEC^MDC\r""".replace(b"\n", b"")
+_PLAIN = b"""MSH|^~\\&|VitalRecorder|OR5|||20261129101501||ORU^R01|7|P|2.6\rPID|||\rPV1||I|BED-1\r
+OBR|1|||VITAL_SIGNS|||20261129101500|20261129101501\rOBX|1|NM|ECG_HR^Monitor/HR||72|bpm|40^200||||R\r
+OBX|2|NA|ECG_WAV^Monitor/ECG_II@100||0.12^^0.15|mV|-1.5^1.5||||R\r""".replace(b"\n", b"")
+
+
+def _mllp() -> Callable[[bytes], object]:
+    from ingest.live.hl7.mllp import Deframer
+
+    def take(data: bytes) -> None:
+        cut = (data[0] if data else 0) or 1
+        whole, parts = Deframer(), Deframer()
+        found = [message for at in range(0, len(data), cut) for message in parts.feed(data[at : at + cut])]
+        if found != whole.feed(data):
+            raise AssertionError("the same bytes in other pieces are other messages")
+
+    return take
+
+
 def _feed() -> Callable[[bytes], object]:
     import numpy as np
 
@@ -157,6 +207,10 @@ PARSERS: dict[str, Parser] = {
     "messages": Parser(("ingest.live.messages", "ingest.live.source"), _messages, (_TEXT, _BINARY)),
     "frames": Parser(("ingest.live.tcp",), _frames, (b"\x07" + _TEXT + b"\n" + _FRAME, b"\x01" + _FRAME * 2)),
     "chunks": Parser(("stream.contract",), _chunks, (_chunk_seed(),)),
+    "hl7": Parser(
+        ("ingest.live.hl7.message", "ingest.live.hl7.waveforms"), _hl7, (_WCM, _PLAIN, _WCM + _PLAIN)
+    ),
+    "mllp": Parser(("ingest.live.hl7.mllp",), _mllp, (b"\x0b" + _PLAIN + b"\x1c\r\x0b\x0b\x1c\x1c\r",)),
     "feed": Parser(
         ("ingest.live.feed", "ingest.live.timeline", "ingest.live.reassembly"),
         _feed,
