@@ -206,6 +206,8 @@ async def _outlet(device: Device) -> AsyncIterator[Send]:
         outlet.push_chunk(samples.reshape(_N, -1), end)
 
     yield send
+    # What an outlet has not sent goes with it.
+    await asyncio.sleep(1)
 
 
 def _lsl(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> bytes:
@@ -230,21 +232,22 @@ SUBJECTS: dict[str, Subject] = {
 # ---- the devices: a process of their own -----------------------------------------------------------------
 
 
-def send_all(name: str, port: int, beds: int, messages: int, report: Any) -> None:
-    """Be all devices; put how late they were, ms, 99th percentile, into `report`."""
-    report.put(asyncio.run(_send_all(SUBJECTS[name], port, beds, messages)))
+def send_all(name: str, port: int, beds: int, messages: int, connected: Any, report: Any) -> None:
+    """Be all devices; set `connected`; put how late they were, ms, 99th percentile, into `report`."""
+    report.put(asyncio.run(_send_all(SUBJECTS[name], port, beds, messages, connected)))
 
 
-async def _send_all(subject: Subject, port: int, beds: int, messages: int) -> float:
+async def _send_all(subject: Subject, port: int, beds: int, messages: int, connected: Any) -> float:
     noise = np.random.default_rng(0)
     stretches = [noise.integers(-2000, 2000, (_N, len(LEADS)), np.int16) for _ in range(_STRETCHES)]
-    clock, late = SystemClock(), []
-    begin = clock.now_ns() + 10**9
+    clock, late, everybody = SystemClock(), [], asyncio.Barrier(beds)
 
     async def be(number: int) -> None:
         device = Device(f"bench-{number}", port)
-        begun = begin + round(number * MESSAGE_S * 1e9 / beds)
         async with subject.connect(device) as send:
+            await everybody.wait()
+            connected.set()
+            begun = clock.now_ns() + round(number * MESSAGE_S * 1e9 / beds)
             for count in range(messages):
                 due = begun + round((count + 1) * MESSAGE_S * 1e9)
                 samples = stretches[(count + number) % _STRETCHES]
@@ -286,11 +289,13 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
                 raise click.ClickException(said.decode().strip())
             said += line
         context = multiprocessing.get_context("spawn")
-        report = context.Queue()
-        devices = context.Process(target=send_all, args=(name, port, beds, messages, report))
+        connected, report = context.Event(), context.Queue()
+        devices = context.Process(target=send_all, args=(name, port, beds, messages, connected, report))
         devices.start()
         process = psutil.Process(adapter.pid)
-        time.sleep(1.0 + _WARM_UP_S)
+        if not connected.wait(60):
+            raise click.ClickException(f"{name}: the devices could not connect")
+        time.sleep(_WARM_UP_S)
         before, begun = process.cpu_times(), time.monotonic()
         late_ms = report.get(timeout=60 + seconds)
         after, took = process.cpu_times(), time.monotonic() - begun

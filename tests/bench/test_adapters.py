@@ -8,8 +8,9 @@ from bench.adapters import measure
 
 
 @pytest.mark.slow
-def test_a_small_ward_arrives_whole() -> None:
-    row = measure("tcp-binary", 2, 2.0)
+@pytest.mark.parametrize("name", ["tcp-binary", "hl7", "lsl"])
+def test_a_small_ward_arrives_whole(name: str) -> None:
+    row = measure(name, 2, 2.0)
     assert row["lost_samples"] == 0
     assert 0 < row["p50_ms"] <= row["p99_ms"] <= row["max_ms"]
     assert 0 < row["cpu_percent"] < 100
