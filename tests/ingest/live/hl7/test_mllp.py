@@ -5,7 +5,7 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.live.hl7 import mllp
@@ -15,6 +15,7 @@ from ingest.live.hl7.mllp import Deframer, frame
 streams = st.lists(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\x1c\r", b"a", b"bc"])).map(b"".join)
 
 
+@settings(deadline=None)
 @given(streams, st.lists(st.integers(1, 5), min_size=1))
 def test_finds_the_same_messages_in_any_cuts(data: bytes, cuts: list[int]) -> None:
     whole = Deframer()
@@ -28,6 +29,7 @@ def test_finds_the_same_messages_in_any_cuts(data: bytes, cuts: list[int]) -> No
     assert cut.waiting == whole.waiting
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20).filter(lambda m: b"\x0b" not in m and b"\x1c\r" not in m + b"\r")))
 def test_what_was_framed_comes_back(messages: list[bytes]) -> None:
     deframer = Deframer()

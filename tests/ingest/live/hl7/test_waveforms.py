@@ -201,6 +201,7 @@ def _refuses_or_reads(block: bytes) -> None:
         assert not np.isinf(waves.millivolts).any()
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(block: bytes) -> None:
     _refuses_or_reads(block)
@@ -227,7 +228,7 @@ def broken_messages(draw: st.DrawFn) -> bytes:
     return block
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(broken_messages())
 def test_broken_messages_are_read_or_refused(block: bytes) -> None:
     _refuses_or_reads(block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.live.sdc.alignment import Alignment, Stretch
@@ -25,6 +25,7 @@ def taken(alignment: Alignment) -> list[Stretch]:
     return stretches
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 40), st.integers(0, 1), st.integers(-1, 1)), min_size=1, max_size=30)
 )
