@@ -44,5 +44,5 @@ $(VENV)/.serving: pyproject.toml constraints.txt
 
 $(VENV)/.development: $(VENV)/.serving
 	@echo "installing the development tools (torch, OpenVINO and TensorRT-RTX among them) into $(VENV)"
-	@$(PIP) -e '.[dev,train,openvino,tensorrt-rtx]'
+	@$(PIP) -e '.[dev,train,openvino,tensorrt-rtx,lsl,mqtt,sdc,fuzz]'
 	@touch $@

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ingest.live.commands import SourceCommands
 from stream.console import (
     RefusalError,
     fs_option,
@@ -223,9 +224,14 @@ def _with_faults(feeds: list[Feed], path: str, seed: int | None) -> list[Feed]:
     return [faulty(feed) for feed in feeds]
 
 
-@click.group("ingest")
+@click.group("ingest", cls=SourceCommands)
 def ingest() -> None:
-    """Live feeds."""
+    """Live feeds: devices that send by one of these protocols, and simulated patients.
+
+    \b
+    bedside ingest tcp --port 8040
+    bedside ingest simulate --beds 16
+    """
 
 
 @ingest.command("simulate")

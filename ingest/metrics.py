@@ -11,3 +11,9 @@ INVALID_SAMPLES = Counter(
     "bedside_ingest_invalid_samples", "Samples published that are marked as invalid (gaps, leads off)."
 )
 BEHIND = Gauge("bedside_ingest_behind_seconds", "How far the latest chunks were behind their schedule.")
+DROPPED_SAMPLES = Counter("bedside_ingest_dropped_samples", "Samples that came again, or too late.")
+REFUSED = Counter("bedside_ingest_refused", "Messages of devices, or pieces of them, that were not taken.")
+DEVICE_CLOCK = Gauge(
+    "bedside_ingest_device_clock_seconds",
+    "By how much the device's clock that is furthest off is behind ours (negative: ahead).",
+)

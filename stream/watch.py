@@ -14,36 +14,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 from redis.exceptions import RedisError
 
 from stream.bus import heed_cancellation, open_client
 from stream.clock import Clock, SystemClock
-from stream.contract import (
-    EVERY_BED,
-    AlarmEvent,
-    AlarmKind,
-    MalformedMessageError,
-    Presence,
-    Priority,
-    SampleChunk,
-    alarm_id,
-)
+from stream.contract import AlarmEvent, MalformedMessageError, Priority, SampleChunk
 from stream.heartbeat import STEP_MS, Signs, forget, read_signs, workers_key
-from stream.topics import ALARMS, SAMPLES, TOPICS
-from stream.transport.layout import (
-    Message,
-    TopicConfig,
-    encode_message,
-    index_key,
-    once_key,
-    registry_key,
-    stream_key,
-    tombstones_key,
-    trim_options,
-)
-from stream.transport.scripts import PUBLISH
+from stream.notices import Notices, read_config
+from stream.topics import SAMPLES
+from stream.transport.layout import stream_key
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +38,6 @@ _BOTH_MS = 1_500
 _UNCLAIMED_MS = 10_000
 # A feed whose newest chunk is older than this is not live.
 _LIVE_MS = 3_000
-# As the transport remembers alarm events.
-_ONCE_TTL_MS = 24 * 3600 * 1000
 _SOCKET_TIMEOUT_S = 2.0
 _ALL = "workers"
 
@@ -79,9 +57,9 @@ class Watch:
     def __init__(self, url: str, *, prefix: str, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._prefix = prefix
-        self._silent_key = f"{workers_key(prefix)}:silent"
         self._client = open_client(url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S)
-        self._publish = self._client.register_script(PUBLISH)
+        # Which alarms are open is known to all watchers.
+        self._notices = Notices(self._client, prefix, f"{workers_key(prefix)}:silent", self._clock)
         # By the server's clock: since when it has answered, and gone, without a break. Workers that could not
         # reach it before, or were heard of at a time that is no longer, get the time to beat again.
         self._since_ms: int | None = None
@@ -115,7 +93,7 @@ class Watch:
         if self._since_ms is None or abs(ahead_ms - self._ahead_ms) > STEP_MS:
             self._since_ms = signs.now_ms
         self._ahead_ms = ahead_ms
-        open_alarms = await self._open()
+        open_alarms = await self._notices.open()
         silent = {event.session: event for event in open_alarms if event.session != _ALL}
         whole = [event for event in open_alarms if event.session == _ALL]
         alive = {
@@ -159,7 +137,7 @@ class Watch:
             await self._raise(_ALL, 0, Priority.HIGH, "no worker takes the feeds that come in", signs)
 
     async def _feeds_are_live(self, now_ms: int) -> bool:
-        config = await self._config(SAMPLES)
+        config = await read_config(self._client, self._prefix, SAMPLES)
         pipeline = self._client.pipeline(transaction=False)
         for partition in range(config.partitions):
             pipeline.xrevrange(stream_key(self._prefix, SAMPLES, partition), count=1)
@@ -175,64 +153,8 @@ class Watch:
                     return True
         return False
 
-    async def _config(self, topic: str) -> TopicConfig:
-        # Not declared here: whoever publishes first does that.
-        registered: Any = await self._client.hget(registry_key(self._prefix), topic)
-        return TopicConfig.from_json(registered) if registered else TOPICS[topic]
-
-    # -- alarms: which are open is known to all watchers
-
-    async def _open(self) -> list[AlarmEvent]:
-        rows: Any = await self._client.hgetall(self._silent_key)
-        return [AlarmEvent.decode(value) for value in rows.values()]
-
     async def _raise(self, who: str, last_ms: int, priority: Priority, message: str, signs: Signs) -> None:
-        alarm = alarm_id(EVERY_BED, who, WORKER_SILENT, last_ms)
-        event = AlarmEvent(
-            alarm=alarm,
-            event=f"{alarm}-0",
-            bed=EVERY_BED,
-            session=who,
-            rule=WORKER_SILENT,
-            kind=AlarmKind.TECHNICAL,
-            code="WORKER_SILENT",
-            priority=priority,
-            presence=Presence.ON,
-            onset=0,
-            onset_t=(last_ms or signs.now_ms) * 1_000_000,
-            since=signs.now_ms * 1_000_000,
-            message=message,
-            ingest_ns=self._clock.now_ns(),
-        )
-        await self._send(event, signs.now_ms)
-        await self._client.hset(self._silent_key, alarm, event.encode())
+        await self._notices.begin(WORKER_SILENT, who, last_ms, priority, message, signs.now_ms)
 
     async def _end(self, raised: AlarmEvent, message: str, signs: Signs) -> None:
-        event = raised.model_copy(
-            update={
-                "event": f"{raised.alarm}-1",
-                "presence": Presence.OFF,
-                "since": signs.now_ms * 1_000_000,
-                "message": message,
-                "ingest_ns": self._clock.now_ns(),
-            }
-        )
-        await self._send(event, signs.now_ms)
-        await self._client.hdel(self._silent_key, raised.alarm)
-
-    async def _send(self, event: AlarmEvent, now_ms: int) -> None:
-        stream = stream_key(self._prefix, ALARMS, 0)
-        bed = event.bed.encode()
-        config = await self._config(ALARMS)
-        fields = encode_message(Message(now_ms, bed, event.encode(), []))
-        _, is_new = await self._publish(
-            keys=[
-                stream,
-                index_key(stream),
-                tombstones_key(stream),
-                once_key(self._prefix, ALARMS, event.event.encode()),
-            ],
-            args=[0, _ONCE_TTL_MS, 0, bed, 0, *trim_options(config, now_ms), "*", *fields],
-        )
-        if is_new:
-            log.warning("%s: %s (%s)", event.rule, event.message, event.presence)
+        await self._notices.end(raised, message, signs.now_ms)

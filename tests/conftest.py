@@ -19,6 +19,8 @@ import pytest
 from stream.embedded import EmbeddedServer
 
 _NO_DATA = "BEDSIDE_DATA names no folder of recordings"
+NO_BROKER = "no MQTT broker: needs mosquitto (apt-get install mosquitto) and bedside[mqtt]"
+"""Why tests that need one are skipped; the summary counts them."""
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,8 +48,9 @@ def artefacts() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum(_NO_DATA in str(report.longrepr) for report in skipped)
-    terminalreporter.write_line(f"skipped for lack of data: {count}")
+    for reason, why in (("data", _NO_DATA), ("an MQTT broker", NO_BROKER)):
+        count = sum(why in str(report.longrepr) for report in skipped)
+        terminalreporter.write_line(f"skipped for lack of {reason}: {count}")
 
 
 @pytest.fixture

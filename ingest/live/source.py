@@ -89,7 +89,8 @@ class Piece:
         none, or a coarser one: then the arrival counts.
     n0 : int, optional
         Number of the first sample since the device began to count, where the protocol counts samples. Holes
-        and repeats are then exact; else they are told by `t_ns`, and without either there are none.
+        and repeats are then exact. Else `t_ns` tells of those that are longer than 50 ms, and without either
+        a feed has no holes but those of a silence of two seconds.
     valid : tuple of Validity, optional
         What the device says of each lead; None: nothing.
     last : bool
@@ -273,6 +274,7 @@ class LiveSource(ABC):
     ...
     ...     async def stop(self):
     ...         self.transport.close()
+    ...         await asyncio.sleep(0)  # the event loop closes the socket in its next turn
     ...
     ...     def datagram_received(self, data, address):
     ...         device = address[0]
@@ -307,6 +309,11 @@ class LiveSource(ABC):
         self._size = 0
         self._troubles: dict[tuple[str, str | None], Trouble] = {}
 
+    @property
+    def where(self) -> str:
+        """Where devices reach it, or it reaches them, in words; for a person who has just started it."""
+        return self.name
+
     @abstractmethod
     async def start(self, position: Any = None) -> None:
         """Begin to listen, or to connect; return when the feed is there or is being tried for.
@@ -324,7 +331,10 @@ class LiveSource(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """Close everything; what has come can still be taken. Harmless if repeated, or before `start`."""
+        """Close everything, so that another can start at the same address; what has come can still be taken.
+
+        Harmless if repeated, or before `start`.
+        """
 
     def take(self) -> list[Piece]:
         """Return what has come since the last call, of each device in its order; never wait.
