@@ -10,6 +10,7 @@ Research software, not a medical device; never the only source of alarms.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from importlib import import_module
@@ -293,7 +294,15 @@ def cli(verbose: bool) -> None:
 @model_option
 @fs_option
 @json_option
+@click.option(
+    "--from",
+    "begin",
+    metavar="TIME",
+    help="Of a recorded bed: from this device time on (ISO 8601; local time without a zone).",
+)
+@click.option("--until", metavar="TIME", help="And up to this one.")
 @click.option("--png", metavar="FILE", help="Draw leads, reconstruction and score as a picture.")
+@click.option("--pdf", metavar="FILE", help="The same for printing, true to scale.")
 @click.option("--html", metavar="FILE", help="Write a page of its own, to pan and zoom.")
 @click.option("--arrays", metavar="FILE", help="Write signal, reconstruction and errors as .npz.")
 @click.option(
@@ -304,26 +313,39 @@ def _analyze_command(
     model: str | None,
     fs: float | None,
     json_path: str | None,
+    begin: str | None,
+    until: str | None,
     png: str | None,
+    pdf: str | None,
     html: str | None,
     arrays: str | None,
     annotations: str | None,
 ) -> None:
     """Analyse one recording with the pipeline that also runs live.
 
-    PATH is a WFDB record (with or without extension), a .npy array or a DICOM waveform.
+    PATH is a WFDB record (with or without extension), a .npy array, a DICOM waveform, or the folder of a bed
+    that `bedside record` wrote, of which --from and --until take a part.
 
     \b
     bedside analyze ptb-xl/records500/00000/00001_hr
     bedside analyze mitdb/207 --json -
     bedside analyze mitdb/207 --png 207.png --html 207.html --arrays 207.npz --annotations bed
     bedside analyze ecg.npy --fs 500
+    bedside analyze recordings/icu-1 --from 2025-11-29T10:30 --until 2025-11-29T10:35 --pdf icu-1.pdf
     """
     from ingest.recordings import open_recording
 
-    recording = open_recording(path, fs=fs)
+    if (begin is None) != (until is None):
+        raise click.UsageError("--from and --until go together")
+    start, stop = 0, None
+    if begin is None or until is None:
+        recording = open_recording(path, fs=fs)
+    else:
+        from ingest.recorded import open_stretch
+
+        recording, start, stop = open_stretch(Path(path), _device_time(begin), _device_time(until))
     # What cannot be written is said before a long analysis, not after it.
-    for file in (json_path, png, html, arrays):
+    for file in (json_path, png, pdf, html, arrays):
         if file and file != "-":
             check_writable(file)
     if annotations is not None:
@@ -335,14 +357,17 @@ def _analyze_command(
     from stream.overlay import Overlay, TooLongError, save_arrays
 
     session = load_model(model or Settings().model)
+    part = _Part(recording, start, stop, session)
     overlay = None
-    if png or html or arrays:
+    if png or pdf or html or arrays:
         try:
-            overlay = Overlay(session.manifest, recording.leads, recording.fs, recording.duration_s or 0.0)
+            overlay = Overlay(
+                session.manifest, recording.leads, recording.fs, part.duration_s, begin=part.begin
+            )
         except TooLongError as error:
             raise RefusalError(f"{recording.name}: {error}") from error
-    with progress_bar(f"analysing {recording.name}", recording.duration_s) as done:
-        analysis = _analyse(recording, session, on_second=done, overlay=overlay)
+    with progress_bar(f"analysing {recording.name}", part.duration_s) as done:
+        analysis = _analyse(recording, session, part, on_second=done, overlay=overlay)
     if json_path:
         write_json(analysis.model_dump_json(), json_path)
     if json_path != "-":
@@ -353,25 +378,50 @@ def _analyze_command(
         if arrays:
             with writing(arrays):
                 save_arrays(arrays, traces, analysis, session.manifest)
-        if png:
-            from monitor.report.picture import write_png
+        for picture, form in ((png, "png"), (pdf, "pdf")):
+            if picture:
+                from monitor.report.picture import write_picture
 
-            with writing(png):
-                write_png(png, analysis, traces)
+                with writing(picture):
+                    write_picture(picture, analysis, traces, form)
         if html:
             from monitor.report.page import write_html
 
             with writing(html):
                 write_html(html, analysis, traces)
-        written += [file for file in (png, html, arrays) if file]
+        written += [file for file in (png, pdf, html, arrays) if file]
     if written:
         # Standard output may be the JSON.
         click.echo(f"  written: {', '.join(written)}", err=json_path == "-")
 
 
+def _device_time(text: str) -> int:
+    # ns since the epoch.
+    from datetime import datetime
+
+    try:
+        at = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no time: write it as 2025-11-29T10:30:00") from error
+    return round(at.timestamp() * 1e6) * 1000
+
+
+class _Part:
+    # What is read of a recording, so that the samples from `start` on are judged as in the middle of a feed.
+    def __init__(self, recording: Recording, start: int, stop: int | None, session: Session) -> None:
+        from stream.preprocess import SETTLING_S
+
+        fs = recording.fs
+        first = max(0, start - math.ceil((session.manifest.window.seconds + SETTLING_S) * fs))
+        self.start_s, self.stop_s = first / fs, None if stop is None else stop / fs
+        self.duration_s = ((recording.n_samples or 0) if stop is None else stop) / fs - self.start_s
+        self.begin = start + (recording.first_index or 0)
+
+
 def _analyse(
     recording: Recording,
     session: Session,
+    part: _Part | None = None,
     *,
     on_second: Callable[[float], None] | None = None,
     overlay: Overlay | None = None,
@@ -379,19 +429,30 @@ def _analyse(
     from ingest.chunks import CHUNK_RANGE_S, chunks_of
     from stream.offline import analyse
 
+    part = part or _Part(recording, 0, None, session)
+    begin = part.start_s * recording.fs + (recording.first_index or 0)
+
     def on_window(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
         if overlay is not None:
             overlay.add(pending, verdict, finding)
         if on_second is not None:
-            on_second(finding.end / recording.fs)
+            on_second((finding.end - begin) / recording.fs)
 
     # The longest chunks: what is found does not depend on them, and fewer cost less.
-    chunks = chunks_of(recording, recording.bed, recording.session, chunk_s=CHUNK_RANGE_S[1])
+    chunks = chunks_of(
+        recording,
+        recording.bed,
+        recording.session,
+        start=part.start_s,
+        stop=part.stop_s,
+        chunk_s=CHUNK_RANGE_S[1],
+    )
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),
         session,
         record=recording.name,
         on_window=on_window,
+        begin=part.begin,
     )
 
 

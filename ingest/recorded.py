@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,45 @@ def open_sessions(folder: Path) -> list[RecordedSession]:
     return [RecordedSession(segments) for segments in sessions.values()]
 
 
+def open_stretch(folder: Path, t0: int, t1: int) -> tuple[RecordedSession, int, int]:
+    """Open what was recorded of a bed from a device time on, up to another.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the bed.
+    t0, t1 : int
+        Device times, ns since the epoch.
+
+    Returns
+    -------
+    session : RecordedSession
+    start, stop : int
+        The samples between, counted from its first one.
+
+    Raises
+    ------
+    IngestError
+        If nothing was recorded between them, or more than one session.
+    """
+    found = [
+        (session, start, stop)
+        for session in open_sessions(folder)
+        for start, stop in [session.between(t0, t1)]
+        if start < stop
+    ]
+    if not found:
+        raise IngestError(folder, f"nothing was recorded from {_utc(t0)} to {_utc(t1)}")
+    if len(found) > 1:
+        begins = ", ".join(_utc(session.time_of(start)) for session, start, _ in found)
+        raise IngestError(folder, f"{len(found)} sessions from {_utc(t0)} to {_utc(t1)}, beginning {begins}")
+    return found[0]
+
+
+def _utc(t: int) -> str:
+    return f"{datetime.fromtimestamp(t // 1_000_000 / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
 class RecordedSession(Recording):
     """One session of a bed, from the first sample that was recorded of it to the last one.
 
@@ -106,6 +146,22 @@ class RecordedSession(Recording):
     def start_ns(self) -> int:
         """Device time of the first sample, ns since the epoch."""
         return self._segments[0].begin.t0
+
+    def between(self, t0: int, t1: int) -> tuple[int, int]:
+        """Return the samples from a device time on up to another: the first, and the one after the last."""
+        assert self.first_index is not None
+        parts = [segment.samples_between(t0, t1) for segment in self._segments]
+        some = [(start, stop) for start, stop in parts if start < stop]
+        if not some:
+            return 0, 0
+        return some[0][0] - self.first_index, some[-1][1] - self.first_index
+
+    def time_of(self, sample: int) -> int:
+        """Return the device time, ns, of a sample, counted from the first one."""
+        assert self.first_index is not None
+        index = sample + self.first_index
+        segment = self._segments[max(0, bisect_right(self._starts, index) - 1)]
+        return int(segment.times(index, index + 1)[0])
 
     def flags(self, start: int, stop: int, samples: npt.NDArray[np.int16]) -> tuple[Validity, ...] | None:
         """Return what the source said of the leads in a stretch; None: nothing came at all."""

@@ -6,13 +6,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, computed_field
 from pydantic.dataclasses import dataclass as slim
 
 from models.session import Session
-from stream.contract import AlarmEvent, ChunkHeader, Finding, Presence, SampleChunk, Vitals
+from stream.contract import AlarmEvent, Finding, Presence, SampleChunk, Vitals
 from stream.engine import Engine, Pending
 from stream.explain import maps_of
 from stream.statement import Statement, in_words
@@ -106,6 +107,17 @@ class WindowResult:
     lead_scores: dict[str, float]
 
 
+@slim(slots=True)
+class SecondResult:
+    """One second of a recording; times in seconds from the first sample."""
+
+    start_s: float
+    end_s: float
+    heart_rate_bpm: float | None
+    issues: dict[str, tuple[str, ...]]
+    """By lead, where there are any; see `stream.vitals.quality.Issue`."""
+
+
 class AlarmResult(BaseModel):
     """One alarm of a recording; `end_s` is None while it lasts."""
 
@@ -152,6 +164,7 @@ class Analysis(BaseModel):
     """R peaks."""
     quality: dict[str, float] = {}
     """By lead: mean signal quality, 1 good, 0 useless."""
+    seconds: list[SecondResult] = []
     alarms: list[AlarmResult]
     explanations: dict[str, MapResult] = {}
     """Of ``spread``, ``temporal_attention`` and ``lead_attention`` those that the model has; an attention is
@@ -165,7 +178,12 @@ class Analysis(BaseModel):
 
 
 def analyse(
-    chunks: Iterable[SampleChunk], session: Session, *, record: str, on_window: OnWindow | None = None
+    chunks: Iterable[SampleChunk],
+    session: Session,
+    *,
+    record: str,
+    on_window: OnWindow | None = None,
+    begin: int = 0,
 ) -> Analysis:
     """Run one recording through the engine and sum it up.
 
@@ -178,6 +196,9 @@ def analyse(
         Name for the result.
     on_window : callable, optional
         As for `run`.
+    begin : int
+        Sample of the session with which the recording begins, for the result. What comes before it lets
+        filter and rhythm settle, and nothing is said of it; an alarm that lasts may have its onset there.
 
     Returns
     -------
@@ -194,7 +215,7 @@ def analyse(
     windows: list[WindowResult] = []
     events: list[AlarmEvent] = []
     not_scored: Counter[str] = Counter()
-    summary = _Summary()
+    summary = _Summary(begin)
 
     def noted() -> Iterable[SampleChunk]:
         nonlocal first, last
@@ -208,17 +229,18 @@ def analyse(
         assert first is not None
         if maps is None and verdict is not None:
             maps = maps_of(session.manifest, verdict)
-        if finding.score is not None:
+        n0 = max(begin, first.header.n0)
+        if finding.score is not None and finding.start >= n0:
             windows.append(
                 WindowResult(
-                    start_s=(finding.start - first.header.n0) / first.header.fs,
-                    end_s=(finding.end - first.header.n0) / first.header.fs,
+                    start_s=(finding.start - n0) / first.header.fs,
+                    end_s=(finding.end - n0) / first.header.fs,
                     score=finding.score,
                     anomalous=finding.anomalous,
                     lead_scores=finding.lead_scores,
                 )
             )
-        if finding.reason is not None:
+        if finding.reason is not None and finding.start >= n0:
             not_scored[finding.reason] += 1
         if on_window is not None:
             on_window(pending, verdict, finding)
@@ -227,14 +249,14 @@ def analyse(
     if first is None or last is None:
         raise ValueError(f"{record}: no samples")
     header, thresholds = first.header, session.manifest.thresholds[session.precision]
-    fs = header.fs
+    fs, n0 = header.fs, max(begin, header.n0)
     record_score = float(np.mean([window.score for window in windows])) if windows else None
     return Analysis(
         record=record,
         model=session.manifest.name,
         fs=fs,
         leads=header.leads,
-        duration_s=(last.end - header.n0) / fs,
+        duration_s=(last.end - n0) / fs,
         record_score=record_score,
         percentile=None if record_score is None else thresholds.record_percentile(record_score),
         threshold=thresholds.record,
@@ -243,27 +265,48 @@ def analyse(
         windows=windows,
         not_scored=dict(not_scored),
         heart_rate_bpm=summary.median_rate,
-        beats_s=[(beat - header.n0) / fs for beat in summary.beats],
+        beats_s=[(beat - n0) / fs for beat in summary.beats],
         quality=summary.mean_quality,
-        alarms=_alarms(events, header),
+        seconds=[
+            SecondResult(
+                start_s=(second.start - n0) / fs,
+                end_s=(second.end - n0) / fs,
+                heart_rate_bpm=second.heart_rate,
+                issues=second.issues,
+            )
+            for second in summary.seconds
+        ],
+        alarms=_alarms(events, first, n0),
         explanations={
             name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in (maps or {}).items()
         },
     )
 
 
-class _Summary:
-    # What is kept of the vitals of each second.
+class _Second(NamedTuple):
+    start: int
+    end: int
+    heart_rate: float | None
+    issues: dict[str, tuple[str, ...]]
 
-    def __init__(self) -> None:
+
+class _Summary:
+    # What is kept of the vitals of each second from a sample on.
+
+    def __init__(self, begin: int) -> None:
+        self._begin = begin
         self.beats = array("q")
+        self.seconds: list[_Second] = []
         self._rates = array("d")
         # By lead: sum and number.
         self._quality: dict[str, tuple[float, int]] = {}
 
     def add(self, vitals: Iterable[Vitals]) -> None:
         for second in vitals:
-            self.beats.extend(second.beats)
+            self.beats.extend(beat for beat in second.beats if beat >= self._begin)
+            if second.start < self._begin:
+                continue
+            self.seconds.append(_Second(second.start, second.end, second.heart_rate, second.issues))
             if second.heart_rate is not None:
                 self._rates.append(second.heart_rate)
             for lead, quality in second.quality.items():
@@ -279,12 +322,13 @@ class _Summary:
         return {lead: round(total / count, 3) for lead, (total, count) in self._quality.items()}
 
 
-def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
+def _alarms(events: list[AlarmEvent], first: SampleChunk, n0: int) -> list[AlarmResult]:
+    begin_t = first.time_of(n0)
     # What latched and came back stands there twice: there is nobody here to acknowledge the first time.
     results: list[AlarmResult] = []
     lasting: dict[str, AlarmResult] = {}
     for event in events:
-        at_s = (event.since - first.t0) / 1e9
+        at_s = (event.since - begin_t) / 1e9
         if event.presence is Presence.ON and event.alarm not in lasting:
             lasting[event.alarm] = AlarmResult(
                 alarm=event.alarm,
@@ -292,7 +336,7 @@ def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
                 code=event.code,
                 priority=event.priority,
                 message=event.message,
-                onset_s=(event.onset - first.n0) / first.fs,
+                onset_s=(event.onset - n0) / first.header.fs,
                 raised_s=at_s,
                 end_s=None,
                 score=event.score,
@@ -300,4 +344,4 @@ def _alarms(events: list[AlarmEvent], first: ChunkHeader) -> list[AlarmResult]:
             results.append(lasting[event.alarm])
         elif event.presence in (Presence.OFF, Presence.LATCHED) and event.alarm in lasting:
             lasting.pop(event.alarm).end_s = at_s
-    return results
+    return [alarm for alarm in results if alarm.end_s is None or alarm.end_s > 0]

@@ -8,6 +8,7 @@ spread and the attention that it received, where the model has them.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from stream.contract import Finding, SampleChunk, to_millivolts
 from stream.engine import Pending
 from stream.explain import attentions
 from stream.offline import Analysis
-from stream.preprocess import Conditioner
+from stream.preprocess import Conditioner, Resampled
 from stream.verdict import Verdict
 
 Float32Array = npt.NDArray[np.float32]
@@ -103,6 +104,9 @@ class Overlay:
         Its sampling frequency, Hz.
     duration_s : float
         Its length: room is made for so much.
+    begin : int
+        Sample of the session with which the arrays begin, as for `stream.offline.analyse`. What is heard
+        before it counts as part of `duration_s`.
 
     Raises
     ------
@@ -116,7 +120,9 @@ class Overlay:
     >>> overlay.traces().reconstruction  # doctest: +SKIP
     """
 
-    def __init__(self, manifest: Manifest, leads: Iterable[str], fs: float, duration_s: float) -> None:
+    def __init__(
+        self, manifest: Manifest, leads: Iterable[str], fs: float, duration_s: float, begin: int = 0
+    ) -> None:
         feed = list(leads)
         known = [(feed.index(lead), row) for row, lead in enumerate(manifest.leads) if lead in feed]
         self._manifest = manifest
@@ -138,8 +144,8 @@ class Overlay:
         self._moments = np.zeros((1, n), np.uint16)
         self._sums = {name: np.zeros(shape, np.float32) for name in _ALWAYS}
         self._conditioner: Conditioner | None = None
-        # Where the recording begins: its first sample in the session, its first point on the model's grid.
-        self._n0 = self._first = 0
+        # The sample of the session with which the arrays begin; the first grid point that is heard.
+        self._n0, self._first = begin, 0
 
     def heard(self, chunks: Iterable[SampleChunk]) -> Iterator[SampleChunk]:
         """Hand chunks on and keep their signal, also where no window can be scored.
@@ -147,7 +153,7 @@ class Overlay:
         Parameters
         ----------
         chunks : iterable of SampleChunk
-            One session of one bed, without holes between the chunks.
+            One session of one bed.
 
         Yields
         ------
@@ -156,18 +162,24 @@ class Overlay:
         spec = self._manifest
         for chunk in chunks:
             if self._conditioner is None:
-                self._n0 = chunk.header.n0
+                start = chunk.header.n0
                 self._conditioner = Conditioner(
-                    spec.filter, self._fs, spec.window.fs, len(self._columns), self._n0
+                    spec.filter, self._fs, spec.window.fs, len(self._columns), start
                 )
                 self._first = self._conditioner.next_out
+                self._n0 = max(self._n0, start)
+            hole = chunk.header.n0 - self._conditioner.next_in
+            if hole > 0:
+                self._keep(self._conditioner.push(np.full((len(self._columns), hole), np.nan)))
             (millivolts,) = to_millivolts([chunk])
-            piece = self._conditioner.push(np.ascontiguousarray(millivolts[:, self._columns].T))
-            at = piece.first - self._first
-            self._signal[:, at : at + piece.values.shape[1]] = np.where(
-                piece.missing == 0, piece.values, np.float32(np.nan)
-            )
+            self._keep(self._conditioner.push(np.ascontiguousarray(millivolts[:, self._columns].T)))
             yield chunk
+
+    def _keep(self, piece: Resampled) -> None:
+        at = piece.first - self._first
+        self._signal[:, at : at + piece.values.shape[1]] = np.where(
+            piece.missing == 0, piece.values, np.float32(np.nan)
+        )
 
     def add(self, pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
         """Take a window: the `on_window` of `stream.offline.analyse`."""
@@ -207,19 +219,22 @@ class Overlay:
     def traces(self) -> Traces:
         """Return the arrays. Call it once, at the end: what has been summed up is divided in place."""
         conditioner = self._conditioner
+        spec = self._manifest
         n = conditioner.next_out - self._first if conditioner is not None else 0
-        signal = self._signal[:, :n]
-        merged = {name: sums[:, :n] for name, sums in self._sums.items()}
+        # The point that belongs to the first sample, or the next one.
+        before = math.ceil(self._n0 * spec.window.fs / self._fs - 1e-9) - self._first
+        kept = slice(max(0, before), n)
+        signal = self._signal[:, kept]
+        merged = {name: sums[:, kept] for name, sums in self._sums.items()}
         for name, sums in merged.items():
-            count = (self._moments if name == "temporal_attention" else self._windows)[:, :n]
+            count = (self._moments if name == "temporal_attention" else self._windows)[:, kept]
             np.divide(sums, count, out=sums, where=count > 0)
             sums[count == 0] = np.nan
         for name in ("absolute_error", "squared_error"):
             # A bridged point went in as the lead's mean: its error means nothing.
             merged[name][np.isnan(signal)] = np.nan
         temporal = merged.pop("temporal_attention", None)
-        spec = self._manifest
-        grid_s = np.arange(self._first, self._first + n) / spec.window.fs
+        grid_s = np.arange(self._first + kept.start, self._first + n) / spec.window.fs
         return Traces(
             leads=tuple(spec.leads[row] for row in self._rows),
             fs=spec.window.fs,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +69,9 @@ _BARS, _POINTS = 12, 60
 _TOLD_S = 1.0
 
 
-def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
+def write_picture(
+    path: str | Path, analysis: Analysis, traces: Traces, form: Literal["png", "pdf"] = "png"
+) -> None:
     """Draw an analysis.
 
     A recording of up to 30 s is drawn whole, above the score of its windows. Of a longer one, the score is
@@ -78,10 +80,12 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
     Parameters
     ----------
     path : str or pathlib.Path
-        Written as PNG, whatever its extension.
+        Whatever its extension.
     analysis : Analysis
     traces : Traces
         Of the same recording.
+    form : str
+        ``png``, or ``pdf``, which is true to scale when printed.
 
     Raises
     ------
@@ -118,7 +122,7 @@ def write_png(path: str | Path, analysis: Analysis, traces: Traces) -> None:
         shown = Stretch(part.start_s - PULSE_MM / speed, part.start_s + (width - PULSE_MM) / speed)
         draw_score(axes, analysis, shown, None)
     write_legend(page, page.height - 3.5, lines)
-    page.figure.savefig(path, format="png", dpi=DPI)
+    page.figure.savefig(path, format=form, dpi=DPI)
 
 
 class LegendLine(NamedTuple):

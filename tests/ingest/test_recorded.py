@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,6 +104,44 @@ def test_a_recording_that_began_late_has_the_windows_of_the_live_feed(
     late = got.findings[-1]
     assert (late.start, late.t_end) == (whole[late.window].start, whole[late.window].t_end)
     assert late.score == pytest.approx(whole[late.window].score, rel=1e-3)
+
+
+def test_a_part_is_analysed_as_in_the_middle_of_the_feed(
+    redis_server: EmbeddedServer, tmp_path: Path, shipped: Session
+) -> None:
+    # Lost on the way: two seconds, in the part.
+    live = simulated(60.0)
+    del live[170:180]
+    folder = recorded(redis_server, tmp_path, live)
+
+    def analysed(name: str, *part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        files = tmp_path / f"{name}.json", tmp_path / f"{name}.npz"
+        done = command("analyze", folder, *part, "--json", files[0], "--arrays", files[1])
+        assert done.returncode == 0, done.stderr
+        with np.load(files[1]) as arrays:
+            return json.loads(files[0].read_text()), dict(arrays)
+
+    def utc(seconds: float) -> str:
+        return datetime.fromtimestamp(T0 / 1e9 + seconds - 0.001, UTC).isoformat()
+
+    whole, arrays = analysed("whole")
+    part, cut = analysed("part", "--from", utc(30.0), "--until", utc(50.0))
+    assert part["duration_s"] == 20.0
+    inside = [one for one in whole["windows"] if one["start_s"] >= 30.0 and one["end_s"] <= 50.0]
+    assert [one["start_s"] + 30.0 for one in part["windows"]] == [one["start_s"] for one in inside]
+    assert [one["score"] for one in part["windows"]] == pytest.approx([one["score"] for one in inside])
+    beats = [round(beat - 30.0, 3) for beat in whole["beats_s"] if 30.0 <= beat < 48.0]
+    assert [round(beat, 3) for beat in part["beats_s"] if beat < 18.0] == beats
+    assert any(alarm["onset_s"] < 0 for alarm in part["alarms"])
+    begin = int(np.searchsorted(arrays["t_s"], cut["t_s"][0] + 30.0 - 1e-6))
+    # Windows that end later than the part cover its last eight seconds, too.
+    n = len(cut["t_s"]) - 800
+    for name in ("signal_mv", "reconstruction_mv"):
+        np.testing.assert_allclose(cut[name][:, :n], arrays[name][:, begin : begin + n], atol=1e-5)
+    seconds = [one["heart_rate_bpm"] for one in whole["seconds"] if 30.0 <= one["start_s"] < 50.0]
+    assert [one["heart_rate_bpm"] for one in part["seconds"]] == seconds
+    refused = command("analyze", folder, "--from", utc(90.0), "--until", utc(99.0))
+    assert_refused(refused, "nothing was recorded from 2025-11-29T10:3")
 
 
 def test_a_part_keeps_its_place_in_the_session(redis_server: EmbeddedServer, tmp_path: Path) -> None:

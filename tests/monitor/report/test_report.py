@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from monitor.colours import PRIORITY
 from monitor.report.figures import leads_figure, thinned
 from monitor.report.page import write_html
-from monitor.report.picture import write_png
+from monitor.report.picture import write_picture
 from monitor.report.rows import BAR_MM, lay_out
 from stream.offline import AlarmResult, Analysis, MapResult, WindowResult
 from stream.overlay import Traces
@@ -102,7 +102,7 @@ def test_no_bar_lies_on_that_of_a_more_urgent_alarm(tmp_path: Path, low_first: b
     high = low.model_copy(update={"priority": "high", "onset_s": 12.0, "end_s": 48.0})
     found.alarms[:] = [low, high] if low_first else [high, low]
     file = tmp_path / "x.png"
-    write_png(file, found, traces(60.0))
+    write_picture(file, found, traces(60.0))
     picture = matplotlib.image.imread(file)[..., :3]
     shown = {
         name: int((np.abs(picture - to_rgb(PRIORITY[name])) < 0.02).all(axis=2).sum())
@@ -133,7 +133,7 @@ def test_a_picture_has_the_papers_size_and_is_drawn(
     tmp_path: Path, seconds: float, leads: tuple[str, ...], width_mm: float
 ) -> None:
     file = tmp_path / "picture"
-    write_png(file, analysis(seconds), traces(seconds, leads))
+    write_picture(file, analysis(seconds), traces(seconds, leads))
     picture = matplotlib.image.imread(file, format="png")
     assert picture.shape[1] == pytest.approx(6 * (width_mm + 27), abs=2)
     assert 300 < picture.shape[0] < 2600
@@ -145,15 +145,15 @@ def test_a_picture_has_the_papers_size_and_is_drawn(
 @pytest.mark.parametrize("lasts", [True, False])
 def test_a_recording_that_was_not_scored_is_drawn_all_the_same(tmp_path: Path, lasts: bool) -> None:
     for seconds in (3.0, 200.0):
-        write_png(tmp_path / "x.png", analysis(seconds, scored=False, lasts=lasts), traces(seconds))
+        write_picture(tmp_path / "x.png", analysis(seconds, scored=False, lasts=lasts), traces(seconds))
         assert (tmp_path / "x.png").stat().st_size > 10_000
 
 
 def test_a_recording_without_a_known_lead_is_drawn(tmp_path: Path) -> None:
     nothing = traces(20.0, ())
-    write_png(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), nothing)
+    write_picture(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), nothing)
     write_html(tmp_path / "x.html", analysis(20.0, scored=False, alarms=0), nothing)
-    write_png(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), talkative(nothing))
+    write_picture(tmp_path / "x.png", analysis(20.0, scored=False, alarms=0), talkative(nothing))
     write_html(tmp_path / "x.html", analysis(20.0, scored=False, alarms=0), talkative(nothing))
 
 
@@ -170,7 +170,7 @@ def test_bars_of_attention_lie_below_the_leads(
     pictures = []
     for drawn in (plain, replace(plain, spread=plain.signal * 0 + 0.1), talkative(plain)):
         # A score's line is blue too: without one.
-        write_png(tmp_path / "x.png", analysis(seconds, alarms=0, scored=False), drawn)
+        write_picture(tmp_path / "x.png", analysis(seconds, alarms=0, scored=False), drawn)
         pictures.append(matplotlib.image.imread(tmp_path / "x.png"))
     heights = [picture.shape[0] for picture in pictures]
     assert heights[0] < heights[1] < heights[2]
@@ -191,7 +191,7 @@ def test_what_lies_outside_of_the_band_is_stronger_red(tmp_path: Path) -> None:
     found = []
     for millivolts in (0.01, 0.25, 1.0):
         drawn = replace(plain, spread=np.full_like(plain.signal, millivolts))
-        write_png(tmp_path / "x.png", analysis(10.0, alarms=0, scored=False), drawn)
+        write_picture(tmp_path / "x.png", analysis(10.0, alarms=0, scored=False), drawn)
         picture = matplotlib.image.imread(tmp_path / "x.png")
         redness = picture[..., 0] - picture[..., 1]
         found.append(int(((redness > 0.33) & (redness < 0.55)).sum()))
