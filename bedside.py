@@ -22,6 +22,7 @@ import click
 from stream.console import (
     RefusalError,
     check_writable,
+    device_time,
     fs_option,
     json_option,
     model_option,
@@ -343,7 +344,7 @@ def _analyze_command(
     else:
         from ingest.recorded import open_stretch
 
-        recording, start, stop = open_stretch(Path(path), _device_time(begin), _device_time(until))
+        recording, start, stop = open_stretch(Path(path), device_time(begin), device_time(until))
     # What cannot be written is said before a long analysis, not after it.
     for file in (json_path, png, pdf, html, arrays):
         if file and file != "-":
@@ -393,17 +394,6 @@ def _analyze_command(
     if written:
         # Standard output may be the JSON.
         click.echo(f"  written: {', '.join(written)}", err=json_path == "-")
-
-
-def _device_time(text: str) -> int:
-    # ns since the epoch.
-    from datetime import datetime
-
-    try:
-        at = datetime.fromisoformat(text).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(f"{text!r} is no time: write it as 2025-11-29T10:30:00") from error
-    return round(at.timestamp() * 1e6) * 1000
 
 
 class _Part:

@@ -98,7 +98,8 @@ class Ward:
             for name in self.workers:
                 self.start_worker(name)
             if self._page_port is not None:
-                self._start("page", "dashboard", "--port", str(self._page_port))
+                recordings = ("--recordings", str(self._recordings)) if self._recordings else ()
+                self._start("page", "dashboard", "--port", str(self._page_port), *recordings)
             if self._recordings is not None:
                 self._start("recorder", "record", "--out", str(self._recordings))
         except BaseException:

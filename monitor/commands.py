@@ -37,6 +37,12 @@ _file = click.Path(dir_okay=False, path_type=Path)
 @click.option("--prefix", "path", default="", metavar="PATH", help="Where a proxy has put it, as /bedside.")
 @click.option("--tls-cert", type=_file, metavar="FILE", help="Serve over TLS with this certificate.")
 @click.option("--tls-key", type=_file, metavar="FILE", help="Its key.")
+@click.option(
+    "--recordings",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where `bedside record` writes, for the history. [default: as there]",
+)
 @redis_option
 def dashboard(
     port: int,
@@ -46,12 +52,14 @@ def dashboard(
     path: str,
     tls_cert: Path | None,
     tls_key: Path | None,
+    recordings: Path | None,
     redis: str | None,
 ) -> None:
     """Show the live page: every bed's state, one bed's leads, reconstruction and score, the alarms.
 
     \b
     bedside dashboard --port 8080
+    bedside record --out recordings & bedside dashboard --recordings recordings
     bedside users add anna --users users.json
     bedside dashboard --host 0.0.0.0 --users users.json --tls-cert cert.pem --tls-key key.pem
     bedside dashboard --users users.json --public-name monitor.example --prefix /bedside
@@ -73,6 +81,7 @@ def dashboard(
                 path=path,
                 tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
             ),
+            recordings=recordings,
             on_ready=lambda url: click.echo(f"bedside: live page at {url}", err=True),
         )
     except MonitorError as error:

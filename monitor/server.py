@@ -24,7 +24,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.web import RequestHandler, StaticFileHandler
 
-from monitor import api, system, uploads
+from monitor import api, history, system, uploads
 from monitor.api import Access
 from monitor.application import Application
 from monitor.live.pump import Pump
@@ -36,6 +36,7 @@ from monitor.summary import local_time
 from monitor.tiles.strips import Strips
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
+from stream.recording.names import default_folder
 from stream.topics import DEFAULT_PREFIX
 from stream.watch import Watch
 
@@ -184,6 +185,7 @@ def serve(
     port: int | None = None,
     on_ready: Callable[[str], None] | None = None,
     clock: Clock | None = None,
+    recordings: Path | None = None,
 ) -> None:
     """Serve the live page until SIGINT or SIGTERM. Call it from the main thread.
 
@@ -200,6 +202,8 @@ def serve(
     on_ready : callable, optional
         Called with the page's URL when it can be opened.
     clock : Clock, optional
+    recordings : pathlib.Path, optional
+        Where the recorder writes; by default as `bedside record` does.
 
     Raises
     ------
@@ -209,11 +213,18 @@ def serve(
     reach = reach or Reach()
     if port is not None:
         reach = replace(reach, port=port)
-    asyncio.run(_serve(redis_url, prefix, reach, on_ready, clock or SystemClock()))
+    asyncio.run(
+        _serve(redis_url, prefix, reach, on_ready, clock or SystemClock(), recordings or default_folder())
+    )
 
 
 async def _serve(
-    redis_url: str, prefix: str, reach: Reach, on_ready: Callable[[str], None] | None, clock: Clock
+    redis_url: str,
+    prefix: str,
+    reach: Reach,
+    on_ready: Callable[[str], None] | None,
+    clock: Clock,
+    recordings: Path,
 ) -> None:
     door = reach.listen(clock)
     try:
@@ -234,6 +245,7 @@ async def _serve(
         logging.getLogger("bokeh.server.views.ws").setLevel(logging.ERROR)
         access = Access(redis_url, prefix, bus, monitor.pump, clock, door.gate)
         desk = uploads.Desk(clock)
+        room = history.Room(recordings, clock)
         deployment = system.Deployment(access, lambda: len(monitor.pages))
         application = Application(
             BokehApplication(FunctionHandler(monitor.open_page)),
@@ -244,6 +256,7 @@ async def _serve(
                 *login.routes(access),
                 *api.routes(access),
                 *uploads.routes(access, desk),
+                *history.routes(access, room),
                 *system.routes(access, deployment),
             ],
         )
@@ -259,6 +272,7 @@ async def _serve(
             asyncio.create_task(monitor.pump.run()),
             asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
             asyncio.create_task(desk.run()),
+            asyncio.create_task(room.run()),
             asyncio.create_task(application.watch()),
             asyncio.create_task(stop.wait()),
         ]
@@ -273,6 +287,7 @@ async def _serve(
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             desk.close()
+            room.close()
             server.stop(wait=False)
             await http.close_all_connections()
             await deployment.close()

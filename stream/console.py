@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -198,6 +199,21 @@ def request(
         raise RefusalError(f"{answer.kind} refused: {answer.message}")
     if not as_json:
         click.echo(f"{answer.bed}: {answer.message or 'done'}")
+
+
+def device_time(text: str) -> int:
+    """Return a time as people write it, ns since the epoch; local time without a zone.
+
+    Raises
+    ------
+    click.BadParameter
+        If it is none.
+    """
+    try:
+        at = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text!r} is no time: write it as 2025-11-29T10:30:00") from error
+    return round(at.timestamp() * 1e6) * 1000
 
 
 @contextmanager

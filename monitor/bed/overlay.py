@@ -106,12 +106,12 @@ class Overlay:
             for row, lead in enumerate(header.leads[: len(reconstruction)])
             if lead in self._leads
         ]
-        self._put(self.expected, start, better, rows, _between(reconstruction, at))
+        self._put(self.expected, start, better, rows, between(reconstruction, at))
         # A bucket's shades are those of the window that its first point is drawn of.
         buckets, whole = at.reshape(stop - start, -1).mean(axis=1), better[:, :1]
         error, spread = arrays.get("error"), arrays.get("spread")
         if spread is not None and spread.shape == reconstruction.shape:
-            self._put(self.spread, start, better, rows, np.maximum(_between(spread, at), 0.0))
+            self._put(self.spread, start, better, rows, np.maximum(between(spread, at), 0.0))
         if error is not None and error.shape == reconstruction.shape:
             scaled = error.astype(np.float32)
             if spread is not None and spread.shape == error.shape:
@@ -160,14 +160,33 @@ class Overlay:
         ring.replace(start, held.reshape(n, -1))
 
 
-def _between(values: npt.NDArray[np.floating], at: Float64Array) -> Float64Array:
-    # Rows of the model's points, up to 10 ms apart, at places between them: straight lines would cut a
-    # tenth off a QRS complex, and look like an error of the model's.
-    points, position = values.astype(np.float64), np.arange(values.shape[1])
-    between = np.full((len(points), len(at)), np.nan)
+def between(values: npt.NDArray[np.floating], at: Float64Array) -> Float64Array:
+    """Return rows of the model's points, up to 10 ms apart, at places between them.
+
+    Splines: straight lines would cut a tenth off a QRS complex, and look like an error of the model's.
+    Where a point is missing, nothing is drawn up to its neighbours.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, shape (leads, n)
+        NaN where there is none.
+    at : numpy.ndarray of float64, shape (m,)
+        Places, counted in points.
+
+    Returns
+    -------
+    numpy.ndarray of float64, shape (leads, m)
+    """
+    points = values.astype(np.float64)
+    drawn = np.full((len(points), len(at)), np.nan)
     whole = np.isfinite(points).all(axis=1)
     if whole.any():
-        between[whole] = CubicSpline(position, points[whole], axis=1)(at)
+        drawn[whole] = CubicSpline(np.arange(points.shape[1]), points[whole], axis=1)(at)
     for row in np.flatnonzero(~whole):
-        between[row] = np.interp(at, position, points[row])
-    return between
+        # A spline goes through runs of points that are there.
+        there = np.flatnonzero(np.isfinite(points[row]))
+        for run in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1):
+            if len(run) > 1:
+                inside = (at >= run[0]) & (at <= run[-1])
+                drawn[row, inside] = CubicSpline(run, points[row, run])(at[inside])
+    return drawn

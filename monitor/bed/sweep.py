@@ -117,7 +117,7 @@ class Sweep:
             }
         if self._trace.stop > self._sent:
             points = self._trace.read(self._sent, self._trace.stop)
-            packet |= {"start": self._sent, "trace": _microvolts(points)}
+            packet |= {"start": self._sent, "trace": microvolts(points)}
             self._sent = self._trace.stop
         packet |= self._model_news()
         whole = [second for second in self._vitals if self._bucket(second.end) <= self._sent]
@@ -143,30 +143,30 @@ class Sweep:
         self._changed = (stop, self._changed[1]) if self._changed[1] > stop else self._unchanged
         news: Packet = {
             "from": start,
-            "expected": _microvolts(self._points(overlay.expected.read(start, stop))),
-            "error": _shades(overlay.error.read(start, stop)),
+            "expected": microvolts(self._points(overlay.expected.read(start, stop))),
+            "error": shades(overlay.error.read(start, stop)),
             "error_most": overlay.error_most,
             "error_unit": "SD" if overlay.has_spread else "mV",
         }
         if "spread" in overlay.has:
-            news["spread"] = _microvolts(self._points(overlay.spread.read(start, stop)))
+            news["spread"] = microvolts(self._points(overlay.spread.read(start, stop)))
         if "lead_attention" in overlay.has:
-            news["attention"] = _shades(overlay.attention.read(start, stop))
+            news["attention"] = shades(overlay.attention.read(start, stop))
         if "temporal_attention" in overlay.has:
-            news["temporal"] = _shades(overlay.temporal.read(start, stop))
+            news["temporal"] = shades(overlay.temporal.read(start, stop))
         return news
 
     def _points(self, rows: Float32Array) -> Float32Array:
         return rows.reshape(len(rows) * self._grid.points, -1)
 
 
-def _microvolts(points: Float32Array) -> npt.NDArray[np.int16]:
+def microvolts(points: Float32Array) -> npt.NDArray[np.int16]:
     # One row for each lead. What is off the scale of 16 bits is off every paper, too.
     scaled = np.clip(np.rint(points.T * _UV_PER_MV), INVALID + 1, -(INVALID + 1))
     return np.ascontiguousarray(np.where(np.isnan(scaled), INVALID, scaled).astype(np.int16))
 
 
-def _shades(rows: Float32Array) -> npt.NDArray[np.uint8]:
+def shades(rows: Float32Array) -> npt.NDArray[np.uint8]:
     # One row for each lead.
     dark = 1 + np.rint(rows.T * 254)
     return np.ascontiguousarray(np.where(np.isnan(dark), 0, dark).astype(np.uint8))

@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from monitor.limited import LimitedError, LimitedRun
 from monitor.uploads.files import DeskError, check_header, recording_of
-from stream.children import spawn
 from stream.clock import Clock
-from stream.console import PROGRESS_LINES
 from stream.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -79,7 +73,7 @@ class Job:
     ended_ns: int = 0
     size: int = 0
     result: dict[str, Any] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
+    run: LimitedRun | None = None
 
     @property
     def inbox(self) -> Path:
@@ -206,25 +200,22 @@ class Desk:
         try:
             for header in job.inbox.glob("*.hea"):
                 check_header(header, job.files)
-            code, said = await self._ran(job)
-            if code == 0:
-                _pack(job)
-                job.result = json.loads((job.outbox / "result.json").read_text())
-        except DeskError as error:
-            code, said = 1, str(error)
+            await self._run(job)
+            _pack(job)
+            job.result = json.loads((job.outbox / "result.json").read_text())
+            job.state = "done"
+        except (DeskError, LimitedError) as error:
+            job.state, job.error = "failed", str(error)
         except (OSError, ValueError) as error:
             log.exception("the analysis of an upload")
-            code, said = 1, f"the result could not be read: {error}"
+            job.state, job.error = "failed", f"the result could not be read: {error}"
         job.ended_ns = self._clock.now_ns()
-        job.state = "done" if code == 0 else "failed"
-        job.error = "" if code == 0 else _in_words(code, said, job)
         # What was uploaded is in the results, as far as anybody needs it.
         shutil.rmtree(job.inbox, ignore_errors=True)
 
-    async def _ran(self, job: Job) -> tuple[int, str]:
+    async def _run(self, job: Job) -> None:
         out = job.outbox
-        command: list[str | Path] = [sys.executable, "-m", "monitor.uploads.limits"]
-        command += ["analyze", job.inbox / _path(job)]
+        command: list[str | Path] = ["analyze", job.inbox / _path(job)]
         command += [
             "--json",
             out / "result.json",
@@ -233,41 +224,20 @@ class Desk:
             "--png",
             out / "picture.png",
         ]
+        # Annotations go to the folder in which the command runs.
         command += ["--arrays", out / "arrays.npz", "--annotations", _ANNOTATIONS]
         command += ["--model", job.model or Settings().model]
         if job.fs:
             command += ["--fs", f"{job.fs:g}"]
-        # Annotations go to the folder in which the command runs. Of our environment it gets what finds
-        # programs and caches: no address of a server, no secret.
-        kept = {
-            name: os.environ[name]
-            for name in ("PATH", "HOME", "LANG", "PYTHONPATH", "TZ")
-            if name in os.environ
-        }
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        process = spawn(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**kept, **threads, PROGRESS_LINES: "1"},
-            cwd=job.folder,
-        )
-        job.process = process
-        said: list[str] = []
-        reading = threading.Thread(target=_listen, args=(process, job, said), daemon=True)
-        reading.start()
+
+        def heard(progress: float) -> None:
+            job.progress = progress
+
+        job.run = LimitedRun(command, job.folder, heard, hidden=(job.inbox, job.folder))
         try:
-            async with asyncio.timeout(_SECONDS):
-                await asyncio.to_thread(process.wait)
-        except TimeoutError:
-            raise DeskError(
-                f"it took longer than {_SECONDS / 60:.0f} min: cut the recording into pieces"
-            ) from None
+            await job.run.done(_SECONDS)
         finally:
-            _stop(job)
             job.touched_ns = self._clock.now_ns()
-        await asyncio.to_thread(reading.join)
-        return process.returncode, said[-1] if said else ""
 
     def _tidy(self) -> None:
         # Room for one more: the oldest ones that nobody waits for go.
@@ -291,34 +261,6 @@ def _path(job: Job) -> str:
     return path.stem if path.suffix.lower() == ".hea" else path.name
 
 
-def _listen(process: subprocess.Popen[bytes], job: Job, said: list[str]) -> None:
-    # Until the process has ended: lines of progress, and what it has to say.
-    assert process.stderr is not None
-    with process.stderr:
-        for raw in process.stderr:
-            line = raw.decode(errors="replace").strip()
-            try:
-                job.progress = float(json.loads(line)["progress"])
-            except (ValueError, KeyError, TypeError):
-                if line:
-                    said.append(line)
-
-
-def _in_words(code: int, said: str, job: Job) -> str:
-    if code == -signal.SIGXCPU or code == -signal.SIGKILL:
-        return "it took more time or memory than an upload may: cut the recording into pieces"
-    if "MemoryError" in said or "bad_alloc" in said:
-        return "the recording needs more memory than an upload may: cut it into pieces"
-    if code < 0:
-        return f"the analysis was ended by {signal.Signals(-code).name}"
-    # The folder is ours, and tells nobody anything.
-    text = said.removeprefix("bedside: ").removeprefix("Error: ")
-    return (
-        text.replace(f"{job.inbox}/", "").replace(f"{job.folder}/", "")
-        or "the analysis failed without a word"
-    )
-
-
 def _pack(job: Job) -> None:
     # The WFDB record with its annotations, or the annotations beside the file that was uploaded.
     with zipfile.ZipFile(job.outbox / "record.zip", "w", zipfile.ZIP_DEFLATED) as packed:
@@ -333,6 +275,5 @@ def _size(folder: Path) -> int:
 
 
 def _stop(job: Job) -> None:
-    if job.process is not None and job.process.poll() is None:
-        job.process.kill()
-        job.process.wait()
+    if job.run is not None:
+        job.run.stop()

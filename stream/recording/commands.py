@@ -13,6 +13,7 @@ import click
 
 from stream.console import (
     RefusalError,
+    device_time,
     json_lines_option,
     metrics_option,
     redis_option,
@@ -134,6 +135,36 @@ def list_recordings(outer: tuple[str | None, str | None], out: str | None, as_js
         click.echo(json.dumps(row) if as_json else _line(row))
     if not rows and not as_json:
         click.echo(f"nothing is recorded in {root}")
+
+
+@record.command("export")
+@click.option("--bed", metavar="ID", required=True, help="Of whom.")
+@click.option("--from", "begin", metavar="TIME", required=True, help="Device time: 2025-11-29T10:30, local.")
+@click.option("--until", metavar="TIME", required=True, help="And up to this one.")
+@click.option(
+    "--to", "target", metavar="FOLDER", required=True, help="Where to write; made if it is not there."
+)
+@_out_option
+@click.pass_obj
+def export_recordings(
+    outer: tuple[str | None, str | None], bed: str, begin: str, until: str, target: str, out: str | None
+) -> None:
+    """Write a part of what was recorded of a bed as WFDB records of their own, with its alarms.
+
+    \b
+    bedside record export --bed icu-1 --from 2025-11-29T10:30 --until 2025-11-29T10:35 --to part
+    """
+    from stream.recording.export import ExportError, export
+    from stream.recording.store import Recordings
+
+    t0, t1 = device_time(begin), device_time(until)
+    try:
+        for path in export(Recordings(_folder(out or outer[0])), bed, t0, t1, Path(target)):
+            click.echo(path)
+    except ExportError as error:
+        raise RefusalError(str(error)) from error
+    except OSError as error:
+        raise RefusalError(f"cannot export to {target}: {error.strerror or error}") from error
 
 
 @record.command("delete")

@@ -49,8 +49,11 @@ if users := given.pop("users", None):
     given["users"] = Path(users)
 if tls := given.pop("tls", None):
     given["tls"] = tuple(map(Path, tls))
+if recordings := given.pop("recordings", None):
+    recordings = Path(recordings)
 reach = Reach(port=0, **given)
-serve(sys.argv[1], reach=reach, on_ready=lambda url: print(url, flush=True), clock=clock)
+say = lambda url: print(url, flush=True)
+serve(sys.argv[1], reach=reach, recordings=recordings, on_ready=say, clock=clock)
 """
 
 
@@ -87,7 +90,10 @@ class Dashboard:
 
 @contextmanager
 def dashboard(redis_url: str, **reach: Any) -> Iterator[Dashboard]:
-    """Run a dashboard; on leaving, it must stop cleanly. `reach` is as in `monitor.reach.Reach`."""
+    """Run a dashboard; on leaving, it must stop cleanly.
+
+    `reach` is as in `monitor.reach.Reach`, and may have the folder of ``recordings``.
+    """
     command = [sys.executable, "-c", _PROGRAM, redis_url, json.dumps(reach, default=str), str(LEAP_H)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
