@@ -20,7 +20,7 @@ from monitor.tiles.strips import Strips
 from monitor.tiles.view import WardView
 from stream.clock import Clock
 
-VIEWS = ("ward", "bed", "alarms", "analyse", "system")
+VIEWS = ("ward", "bed", "alarms", "history", "analyse", "system")
 """In the order of the bar. Each has a template in ``templates/views``, and script and style in ``static``;
 those that the server draws have a class, too."""
 

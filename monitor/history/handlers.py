@@ -154,7 +154,7 @@ class Signal(_InRoom):
 class Findings(_InRoom):
     """``GET /api/history/BED/findings?from&seconds``: what the model says of a sheet, as `Signal`.
 
-    ``state`` is ``done``, or ``running`` with ``progress``, or ``failed`` with ``error``: ask again.
+    ``state`` is ``done``, or ``running`` with ``progress``, or ``failed`` with ``trouble``: ask again.
     """
 
     async def get(self, bed: str) -> None:
@@ -175,13 +175,13 @@ class Findings(_InRoom):
             told: Packet = (
                 {"state": "running", "progress": min(waiting)}
                 if waiting
-                else {"state": "failed", "error": failed}
+                else {"state": "failed", "trouble": failed}
             )
             self.send(told | {"model": model})
             return
         drawn = await self.room.read(overlay, sheet, there)
         state = "running" if waiting or any(work.waiting for work, _ in works) else "done"
-        self.send(drawn | {"state": state, "progress": min(waiting, default=1.0), "error": failed})
+        self.send(drawn | {"state": state, "progress": min(waiting, default=1.0), "trouble": failed})
 
 
 class Comparison(_InRoom):

@@ -21,6 +21,9 @@ window.bedside.parts.alarmWords = (() => {
     return shown.slice(0, 10) === wall(Date.now()).slice(0, 10) ? time : `${shown.slice(0, 10)} ${time}`;
   }
 
+  // Without the date: where it is plain from what stands around it.
+  const time = (ms) => wall(ms).slice(11, 19);
+
   function duration(ms) {
     const whole = Math.max(0, Math.floor(ms / 1000));
     const two = (number) => String(number).padStart(2, "0");
@@ -48,7 +51,7 @@ window.bedside.parts.alarmWords = (() => {
   }
 
   return {
-    EVERY_BED, clock, duration, presence, step,
+    EVERY_BED, wall, clock, time, duration, presence, step,
     sign: (alarm) => SIGNS[alarm.kind][alarm.priority],
     bed: (name) => (name === EVERY_BED ? "all beds" : name),
     about: (alarm) => [`${alarm.priority} priority`, alarm.kind, presence(alarm)].filter(Boolean).join(" · "),

@@ -333,7 +333,14 @@ window.bedside.register("alarms", (() => {
     if (canAcknowledge(alarm)) {
       button(parent, "Acknowledge", alarmPath(alarm), () => acknowledge(alarm)).classList.add("main");
     }
-    if (alarm.bed !== words.EVERY_BED) openButton(parent, alarm.bed);
+    if (alarm.bed !== words.EVERY_BED) {
+      openButton(parent, alarm.bed);
+      const past = element("button", "do", parent);
+      past.type = "button";
+      past.title = "The ECG around its onset, from what was recorded";
+      write(past, "Show in history");
+      past.addEventListener("click", () => window.bedside.parts.openHistory(alarm.bed, alarm.onset));
+    }
     complaint(parent, alarmPath(alarm));
   }
 

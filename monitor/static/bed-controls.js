@@ -23,6 +23,8 @@ window.bedside.parts.controls = (() => {
   const FIT_MM = 260;
   const CARD_MM = [85.6, 53.98];
 
+  // Every bar of controls marks what is chosen: two views have one.
+  const bars = [];
   const chosen = {set: "all", leads: [], speed: 25, size: 0, band: "monitor", scale: "true", calibrated: null, show: {}};
 
   function recall() {
@@ -86,11 +88,13 @@ window.bedside.parts.controls = (() => {
     return box;
   }
 
-  // `onLook(look)` is told of what is chosen, for a sweep; `onBand(band)` of the filter. Returns a function that is to
-  // be called with the names of the feed's leads.
-  function start({onLook, onBand}) {
-    recall();
+  // `root`: the bar, with elements of `data-control`; `onLook(look)` is told of what is chosen, for a sheet, and
+  // `onBand(band)` of the filter. Returns a function that is to be called with the names of the feed's leads.
+  function start({root, onLook, onBand}) {
+    if (bars.length === 0) recall();
+    const control = (name) => root.querySelector(`[data-control=${name}]`);
     let all = [];
+    let band = chosen.band;
     const boxes = new Map();
 
     function look() {
@@ -101,17 +105,28 @@ window.bedside.parts.controls = (() => {
     function change(changes) {
       Object.assign(chosen, changes);
       keep();
+      for (const bar of bars) bar();
+    }
+
+    // What is chosen in one view holds in the other.
+    function follow() {
       mark();
       look();
+      if (band !== chosen.band) {
+        band = chosen.band;
+        onBand(band);
+      }
     }
 
     function mark() {
-      for (const button of byId("lead-sets").children) {
+      for (const name of ["speed", "size", "band", "scale"]) control(name).value = String(chosen[name]);
+      for (const box of control("layers").querySelectorAll("input")) box.checked = chosen.show[box.name];
+      for (const button of control("lead-sets").children) {
         button.setAttribute("aria-pressed", String(button.dataset.set === chosen.set));
       }
       const drawn = leadsOf(all);
       boxes.forEach((tick, lead) => { tick.checked = drawn.includes(lead); });
-      write(byId("leads").querySelector("summary"), chosen.set === "own" ? `Leads: ${drawn.join(" ")}` : "Leads");
+      write(control("leads").querySelector("summary"), chosen.set === "own" ? `Leads: ${drawn.join(" ")}` : "Leads");
     }
 
     function tick(lead, wanted) {
@@ -125,8 +140,8 @@ window.bedside.parts.controls = (() => {
     function leads(names) {
       if (names.join(" ") === all.join(" ")) return;
       all = names;
-      const group = byId("lead-sets");
-      const panel = byId("leads").querySelector(".panel");
+      const group = control("lead-sets");
+      const panel = control("leads").querySelector(".panel");
       group.replaceChildren();
       panel.replaceChildren();
       boxes.clear();
@@ -138,37 +153,36 @@ window.bedside.parts.controls = (() => {
         button.addEventListener("click", () => change({set: name}));
       }
       for (const lead of all) boxes.set(lead, check(panel, lead, true, (wanted) => tick(lead, wanted)));
-      byId("leads").hidden = group.hidden = all.length < 2;
+      control("leads").hidden = group.hidden = all.length < 2;
       mark();
       look();
     }
 
     for (const [layer, label] of Object.entries(LAYERS)) {
-      const tickBox = check(byId("layers").querySelector(".panel"), label, chosen.show[layer], (wanted) => {
+      const tickBox = check(control("layers").querySelector(".panel"), label, chosen.show[layer], (wanted) => {
         change({show: {...chosen.show, [layer]: wanted}});
       });
       tickBox.name = layer;
     }
-    for (const [id, read] of [["speed", Number], ["size", Number], ["band", String]]) {
-      byId(id).value = String(chosen[id]);
-      byId(id).addEventListener("change", ({target}) => change({[id]: read(target.value)}));
+    for (const [name, read] of [["speed", Number], ["size", Number], ["band", String]]) {
+      control(name).addEventListener("change", ({target}) => change({[name]: read(target.value)}));
     }
-    byId("band").addEventListener("change", () => onBand(chosen.band));
-    byId("scale").value = chosen.scale;
-    byId("scale").addEventListener("change", ({target}) => {
+    control("scale").addEventListener("change", ({target}) => {
       if (target.value !== "calibrate") change({scale: target.value});
       else calibrate(() => change({scale: "true"}));
       target.value = chosen.scale;
     });
-    closeMenus();
-    if (chosen.band !== "monitor") onBand(chosen.band);
+    closeMenus(root);
+    bars.push(follow);
+    if (band !== "monitor") onBand(band);
+    mark();
     look();
     return leads;
   }
 
   // A menu closes when something else is clicked, and with Escape.
-  function closeMenus() {
-    const menus = [...document.querySelectorAll("#controls details")];
+  function closeMenus(root) {
+    const menus = [...root.querySelectorAll("details.menu")];
     document.addEventListener("pointerdown", ({target}) => {
       for (const menu of menus) if (!menu.contains(target)) menu.open = false;
     });
@@ -211,5 +225,5 @@ window.bedside.parts.controls = (() => {
     dialog.showModal();
   }
 
-  return {start, scaleWords};
+  return {start, scaleWords, closeMenus};
 })();

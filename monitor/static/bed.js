@@ -152,7 +152,7 @@ window.bedside.register("bed", (() => {
     write(byId("judged"), bed.latency ? `${bed.model} · scored in ${bed.latency}` : bed.model);
     byId("missing").hidden = bed.missing === "";
     write(byId("missing"), bed.missing);
-    write(byId("hidden-maps"), bed.hidden ? `not drawn: ${bed.hidden}` : "");
+    write(byId("bed").querySelector("[data-legend=hidden]"), bed.hidden ? `not drawn: ${bed.hidden}` : "");
     write(byId("score"), bed.score);
     restyle(byId("score"), bed.over ? "over" : "");
     write(byId("limit"), `threshold ${bed.threshold}`);
@@ -165,25 +165,6 @@ window.bedside.register("bed", (() => {
     writeAlarms(bed.alarms);
   }
 
-  // The legend has what is on the sheet, and at what scale.
-  function writeLegend({speed, size, scale}) {
-    const {board, look} = sweep;
-    const there = {
-      quality: true,
-      expected: board?.has.expected,
-      error: board?.has.expected,
-      attention: board?.has.attention || board?.has.temporal,
-      beats: true,
-    };
-    for (const item of document.querySelectorAll("#legend [data-layer]")) {
-      item.hidden = !(look.show[item.dataset.layer] && there[item.dataset.layer]);
-    }
-    byId("hidden-maps").hidden = !look.show.attention;
-    byId("band-words").hidden = !board?.has.spread;
-    if (board) write(byId("error-words"), `error 0–${board.errorMost} ${board.errorUnit}`);
-    write(byId("paper"), `${speed} mm/s · ${size} mm/mV · ${parts.controls.scaleWords(scale)}`);
-  }
-
   function take(packet) {
     if (packet.number === undefined) return;
     sweep.take(packet);
@@ -194,8 +175,9 @@ window.bedside.register("bed", (() => {
   function start({state}) {
     // Also for who measures what it draws.
     sweep = parts.sweep = new parts.Sweep(byId("sweep"));
-    sweep.onLayout = writeLegend;
+    sweep.onLayout = parts.legend(byId("bed").querySelector(".legend"), sweep);
     leads = parts.controls.start({
+      root: byId("bed").querySelector(".controls"),
       onLook: (look) => sweep.set(look),
       onBand: (band) => { state.band = band; },
     });
@@ -208,6 +190,7 @@ window.bedside.register("bed", (() => {
       state.taken = Math.max(0, taken);
     };
     parts.judging.start();
+    byId("past").addEventListener("click", () => parts.openHistory(shown));
     byId("judge").addEventListener("click", () => parts.judging.open(shown));
     window.setInterval(writeLag, LAG_MS);
     writeWords(state.words);

@@ -200,7 +200,7 @@ window.bedside = (() => {
   }
 
   return {
-    start, register, follow, bind, show, select, on, element, write, restyle, counters, parts: {},
+    start, register, follow, bind, show, select, on, address, element, write, restyle, counters, parts: {},
     keys: () => ({views, bound, shown: views.get(shown)}),
     heard: () => { silent = 0; },
     selected: () => page.selected,

@@ -77,7 +77,7 @@ def leads(page: Page) -> list[str]:
 
 
 def sets(page: Page) -> list[str]:
-    return page.locator("#lead-sets button").all_inner_texts()
+    return page.locator("#bed [data-control=lead-sets] button").all_inner_texts()
 
 
 def pixels(page: Page, colour: str) -> int:
@@ -89,40 +89,40 @@ def known(page: Page, name: str) -> None:
 
 
 def toggle(page: Page, layer: str) -> None:
-    page.click("#layers summary")
-    page.click(f"#layers [name={layer}]")
+    page.click("#bed [data-control=layers] summary")
+    page.click(f"#bed [data-control=layers] [name={layer}]")
     page.keyboard.press("Escape")
 
 
 def test_leads_are_chosen_by_set_and_one_by_one_and_the_choice_is_kept(page: Page) -> None:
     assert sets(page) == ["All 12", "Limb", "Precordial", "II"]
     for name, expected in (("limb", LIMB), ("precordial", PRECORDIAL), ("rhythm", ["II"])):
-        page.click(f"#lead-sets [data-set={name}]")
+        page.click(f"#bed [data-control=lead-sets] [data-set={name}]")
         wait(page, lambda wanted=expected: leads(page) == wanted)
-    page.click("#leads summary")
-    page.click("#leads label:has-text('V5')")
+    page.click("#bed [data-control=leads] summary")
+    page.click("#bed [data-control=leads] label:has-text('V5')")
     wait(page, lambda: leads(page) == ["II", "V5"])
-    assert "II V5" in text(page, "#leads summary")
-    page.click("#leads label:text-is('II')")
+    assert "II V5" in text(page, "#bed [data-control=leads] summary")
+    page.click("#bed [data-control=leads] label:text-is('II')")
     wait(page, lambda: leads(page) == ["V5"])
     # The last one stays: an empty sheet tells nothing.
-    page.click("#leads label:has-text('V5')")
+    page.click("#bed [data-control=leads] label:has-text('V5')")
     assert leads(page) == ["V5"]
     page.keyboard.press("Escape")
-    assert not page.locator("#leads .panel").is_visible()
+    assert not page.locator("#bed [data-control=leads] .panel").is_visible()
     page.reload()
     wait(page, lambda: leads(page) == ["V5"])
 
 
 def test_what_a_feed_has_not_is_not_offered(page: Page) -> None:
-    page.click("#lead-sets [data-set=precordial]")
+    page.click("#bed [data-control=lead-sets] [data-set=precordial]")
     page.click("[data-bed='bed-2']")
     wait(page, lambda: leads(page) == ["I", "II", "III"])
     assert sets(page) == ["All 3", "II"]
     page.click("[data-bed='bed-3']")
     wait(page, lambda: leads(page) == ["MCL"])
-    assert not page.locator("#lead-sets").is_visible()
-    assert not page.locator("#leads").is_visible()
+    assert not page.locator("#bed [data-control=lead-sets]").is_visible()
+    assert not page.locator("#bed [data-control=leads]").is_visible()
     # What was chosen holds where it can.
     page.click("[data-bed='bed-1']")
     wait(page, lambda: leads(page) == PRECORDIAL)
@@ -135,15 +135,15 @@ def span(page: Page, scale: float) -> tuple[float, float]:
 
 
 def test_the_paper_has_true_scale_and_says_which(page: Page) -> None:
-    assert text(page, "#paper") == "25 mm/s · 10 mm/mV · true size, not calibrated"
+    assert text(page, "#bed [data-legend=paper]") == "25 mm/s · 10 mm/mV · true size, not calibrated"
     assert span(page, PX_PER_MM) == pytest.approx((25, 10), rel=0.01)
-    page.select_option("#speed", "12.5")
-    page.select_option("#size", "20")
-    wait(page, lambda: text(page, "#paper").startswith("12.5 mm/s · 20 mm/mV"))
+    page.select_option("#bed [data-control=speed]", "12.5")
+    page.select_option("#bed [data-control=size]", "20")
+    wait(page, lambda: text(page, "#bed [data-legend=paper]").startswith("12.5 mm/s · 20 mm/mV"))
     assert span(page, PX_PER_MM) == pytest.approx((12.5, 20), rel=0.01)
-    page.select_option("#speed", "50")
-    page.select_option("#size", "40")
-    wait(page, lambda: text(page, "#paper").startswith("50 mm/s · 40 mm/mV"))
+    page.select_option("#bed [data-control=speed]", "50")
+    page.select_option("#bed [data-control=size]", "40")
+    wait(page, lambda: text(page, "#bed [data-legend=paper]").startswith("50 mm/s · 40 mm/mV"))
     assert span(page, PX_PER_MM) == pytest.approx((50, 40), rel=0.01)
     # A window that is too small shows less time, not another speed.
     page.set_viewport_size({"width": 900, "height": 640})
@@ -152,23 +152,23 @@ def test_the_paper_has_true_scale_and_says_which(page: Page) -> None:
 
 
 def test_a_screen_can_be_calibrated_and_the_paper_fitted(page: Page) -> None:
-    page.select_option("#scale", "calibrate")
+    page.select_option("#bed [data-control=scale]", "calibrate")
     page.locator("#dots").fill("5")
     card = page.locator("#card").bounding_box()
     assert card is not None
     assert card["width"] == pytest.approx(85.6 * 5, abs=1)
     page.click("#calibration button[value=keep]")
-    wait(page, lambda: text(page, "#paper") == "25 mm/s · 10 mm/mV · true size")
+    wait(page, lambda: text(page, "#bed [data-legend=paper]") == "25 mm/s · 10 mm/mV · true size")
     assert span(page, 5) == pytest.approx((25, 10), rel=0.01)
     page.reload()
-    wait(page, lambda: text(page, "#paper") == "25 mm/s · 10 mm/mV · true size")
-    page.select_option("#scale", "fit")
-    wait(page, lambda: "reduced to" in text(page, "#paper"))
-    part = int(text(page, "#paper").split()[-2]) / 100
+    wait(page, lambda: text(page, "#bed [data-legend=paper]") == "25 mm/s · 10 mm/mV · true size")
+    page.select_option("#bed [data-control=scale]", "fit")
+    wait(page, lambda: "reduced to" in text(page, "#bed [data-legend=paper]"))
+    part = int(text(page, "#bed [data-legend=paper]").split()[-2]) / 100
     assert span(page, 5 * part)[0] == pytest.approx(25, rel=0.02)
-    page.select_option("#scale", "calibrate")
+    page.select_option("#bed [data-control=scale]", "calibrate")
     page.click("#calibration button[value=reset]")
-    wait(page, lambda: text(page, "#paper").endswith("true size, not calibrated"))
+    wait(page, lambda: text(page, "#bed [data-legend=paper]").endswith("true size, not calibrated"))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_screen_can_be_calibrated_and_the_paper_fitted(page: Page) -> None:
 def test_what_the_model_says_is_drawn_and_can_be_left_out(page: Page, layer: str, colour: str) -> None:
     known(page, "expected")
     wait(page, lambda: pixels(page, colour) > 500)
-    item = page.locator(f"#legend [data-layer={layer}]")
+    item = page.locator(f"#bed .legend [data-layer={layer}]")
     assert item.is_visible()
     toggle(page, layer)
     wait(page, lambda: pixels(page, colour) < 20)
@@ -193,15 +193,15 @@ def test_what_the_model_says_is_drawn_and_can_be_left_out(page: Page, layer: str
 
 def test_a_map_that_says_nothing_is_told_and_not_drawn(page: Page) -> None:
     known(page, "expected")
-    wait(page, lambda: "temporal attention: no information" in text(page, "#hidden-maps"))
-    assert "error 0–4 SD" in text(page, "#legend")
-    assert "± 2 SD" in text(page, "#legend").replace("\xa0", " ")
+    wait(page, lambda: "temporal attention: no information" in text(page, "#bed [data-legend=hidden]"))
+    assert "error 0–4 SD" in text(page, "#bed .legend")
+    assert "± 2 SD" in text(page, "#bed .legend").replace("\xa0", " ")
     assert page.locator(".names .foot").count() == 0
 
 
 def test_a_poor_lead_is_grey_and_named(page: Page, ward: FakeWard) -> None:
     known(page, "trace")
-    page.click("#lead-sets [data-set=precordial]")
+    page.click("#bed [data-control=lead-sets] [data-set=precordial]")
     toggle(page, "beats")
     grey = pixels(page, "poor")
     ward.issues = {"V2": ("noise", "powerline"), "I": ("off",)}
@@ -299,5 +299,5 @@ def test_choices_of_another_release_do_no_harm(page: Page) -> None:
     page.evaluate("() => localStorage.setItem('bedside-bed', '{')")
     page.reload()
     wait(page, lambda: leads(page) == list(LEADS))
-    page.select_option("#band", "wide")
+    page.select_option("#bed [data-control=band]", "wide")
     known(page, "trace")

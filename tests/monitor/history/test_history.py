@@ -193,7 +193,7 @@ def test_what_the_model_says_is_what_the_worker_found(served: Served) -> None:
     async def body(http: aiohttp.ClientSession) -> None:
         query = {"from": T0_MS + VT_S * 1000, "seconds": 10}
         found = await settled(lambda: packet(http, f"{PATH}/findings", **query))
-        assert found["error"] == ""
+        assert found["trouble"] == ""
         windows = {round(at): (score, over) for at, score, over in found["windows"]}
         assert windows == {
             round(at): (pytest.approx(one.score), one.anomalous) for at, one in live.items() if at in live
@@ -206,6 +206,7 @@ def test_what_the_model_says_is_what_the_worker_found(served: Served) -> None:
         expected = found["expected"].reshape(12, -1)
         assert (expected[:, :-2] != -32768).all()
         assert found["error_unit"] == "mV"
+        assert found["error"].reshape(12, -1)[:, :-2].all()
         assert found["error" if "error" in found else ""] == ""
         # It is there at once now.
         again = await packet(http, f"{PATH}/findings", **{"from": T0_MS + 124_000, "seconds": 6})
