@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -35,7 +36,8 @@ def main(out: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise click.ClickException("no chromium on PATH: apt-get install chromium")
-    command = [sys.executable, "-m", "bedside", "demo", "--port", str(_PORT)]
+    recordings = tempfile.TemporaryDirectory(prefix="bedside-screenshots-")
+    command = [sys.executable, "-m", "bedside", "demo", "--port", str(_PORT), "--record", recordings.name]
     demo = spawn(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         with sync_playwright() as playwright:
@@ -46,6 +48,7 @@ def main(out: Path) -> None:
     finally:
         demo.terminate()
         demo.wait()
+        recordings.cleanup()
 
 
 def _address(demo: subprocess.Popen[bytes]) -> str:
@@ -70,6 +73,11 @@ def _take(page: Page, address: str, out: Path) -> None:
     # Stored ten seconds after the alarm was raised, then drawn.
     page.wait_for_selector(".snapshot img", timeout=_ILL_MS)
     page.screenshot(path=out / "alarms.png")
+    page.goto(f"{address}/?view=history&bed=bed-4")
+    page.locator("#hist-alarms .high").first.click()
+    page.wait_for_selector("#hist-state[data-state=done]", timeout=_ANALYSIS_MS)
+    page.wait_for_timeout(_SWEEP_MS / 4)
+    page.screenshot(path=out / "history.png")
     page.goto(f"{address}/?view=system")
     page.wait_for_selector("#view-system tbody tr")
     page.wait_for_timeout(_SWEEP_MS / 4)

@@ -22,8 +22,10 @@ from stream.recording.store import Recordings
 
 # Reading a minute takes milliseconds: two at a time leave the processors to what is live.
 _READERS = 2
-# A block of twelve leads takes 6 MB: a whole hour, and some others.
-_KEPT = 24
+# A block of twelve leads takes 6 MB at most: a whole hour, and some others.
+_KEPT = 16
+# Somebody who scrolls wants only the last ones.
+_WAITING = 4
 # The windows that cover the last points of a block end later.
 _AFTER_S = 10.0
 # A block takes four seconds; on a machine that is busy with more than it can do, ten times that.
@@ -87,6 +89,7 @@ class Room:
         self._wanted: list[Work] = []
         self._news = asyncio.Event()
         self._runs: set[LimitedRun] = set()
+        self._turn = asyncio.Lock()
 
     def close(self) -> None:
         """Stop what runs, and delete what was found."""
@@ -123,6 +126,9 @@ class Room:
         if not work.waiting and (short or again or (work.block is None and not work.error)):
             work.waiting, work.error = True, ""
             self._wanted.append(work)
+            if len(self._wanted) > _WAITING:
+                # Whoever still looks at it asks again.
+                self._wanted.pop(0).waiting = False
             self._news.set()
         return work
 
@@ -144,13 +150,14 @@ class Room:
             await self._news.wait()
 
     async def bedside(self, *arguments: str | Path, folder: Path, timeout_s: float = _PATIENCE_S) -> None:
-        """Run a command of ours within limits; see `monitor.limited`.
+        """Run a command of ours within limits (see `monitor.limited`), one after the other.
 
         Raises
         ------
         LimitedError
         """
-        await self._limited(list(arguments), folder, lambda _: None, timeout_s)
+        async with self._turn:
+            await self._limited(list(arguments), folder, lambda _: None, timeout_s)
 
     def new_folder(self) -> Path:
         """Return an empty folder, to be removed by whoever asked."""

@@ -56,7 +56,8 @@ window.bedside.register("history", (() => {
 
   // Another sheet, from a moment on. Those that somebody only passes are not fetched.
   function turn(left, soon) {
-    state.left = Math.max(state.overview.from, Math.min(left, state.overview.to - (seconds() * SECOND) / 2));
+    // At the end it is full.
+    state.left = Math.max(state.overview.from, Math.min(left, state.overview.to - seconds() * SECOND));
     // The sheet does not move by parts of a sample.
     state.left = Math.round(state.left);
     line.set({page: [state.left, state.left + seconds() * SECOND]});

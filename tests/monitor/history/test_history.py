@@ -24,7 +24,9 @@ from stream.bus import Bus
 from stream.contract import SampleChunk, Validity, to_millivolts
 from stream.embedded import EmbeddedServer
 from stream.offline import Outcome
-from stream.recording.segment import Begin
+from stream.recording.files import make_folder
+from stream.recording.names import segment_name
+from stream.recording.segment import Begin, line
 from stream.recording.writer import SegmentWriter
 from tests.monitor.history.recorded import (
     BED,
@@ -207,7 +209,6 @@ def test_what_the_model_says_is_what_the_worker_found(served: Served) -> None:
         assert (expected[:, :-2] != -32768).all()
         assert found["error_unit"] == "mV"
         assert found["error"].reshape(12, -1)[:, :-2].all()
-        assert found["error" if "error" in found else ""] == ""
         # It is there at once now.
         again = await packet(http, f"{PATH}/findings", **{"from": T0_MS + 124_000, "seconds": 6})
         poor = {lead for _, _, leads in again["seconds"] for lead in leads}
@@ -328,6 +329,33 @@ def test_what_cannot_be_is_said_in_a_line(served: Served) -> None:
             assert "nothing was recorded" in answer["error"]
             assert "/" not in answer["error"].replace(BED, "").replace("icu%201%2Fa", "")
         assert (await told(http, f"{PATH}/signal", 400, **{"from": 0, "seconds": 5, "band": "x"}))["error"]
+
+    talk(served.url, body)
+
+
+def test_a_bed_is_opened_without_its_signal(served: Served) -> None:
+    # A day of hours of which only what lies beside the segments is there.
+    header = first_session()[0].header
+    folder = served.root / "long"
+    for hour in range(24):
+        begin = Begin(
+            bed="long",
+            session="s",
+            n0=hour * 1_800_000,
+            t0=T0 + hour * 3600 * S,
+            fs=500.0,
+            leads=header.leads,
+            gain=header.gain,
+            begun_ns=T0,
+        )
+        make_folder(folder)
+        side = folder / f"{segment_name(begin.t0)}.jsonl"
+        side.write_bytes(begin.model_dump_json().encode() + b"\n" + line(frames=1_800_000, ended_ns=T0))
+
+    async def body(http: aiohttp.ClientSession) -> None:
+        found = await told(http, "api/history/long")
+        assert found["stretches"] == [[T0_MS, T0_MS + 24 * 3_600_000]]
+        assert not found["growing"]
 
     talk(served.url, body)
 
