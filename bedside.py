@@ -25,6 +25,7 @@ from stream.console import (
     device_time,
     fs_option,
     json_option,
+    local_time,
     model_option,
     progress_bar,
     redis_option,
@@ -338,13 +339,14 @@ def _analyze_command(
 
     if (begin is None) != (until is None):
         raise click.UsageError("--from and --until go together")
-    start, stop = 0, None
+    start, stop, name = 0, None, None
     if begin is None or until is None:
         recording = open_recording(path, fs=fs)
     else:
         from ingest.recorded import open_stretch
 
-        recording, start, stop = open_stretch(Path(path), device_time(begin), device_time(until))
+        stretch, start, stop = open_stretch(Path(path), device_time(begin), device_time(until))
+        recording, name = stretch, f"{stretch.name}, {local_time(stretch.time_of(start))}"
     # What cannot be written is said before a long analysis, not after it.
     for file in (json_path, png, pdf, html, arrays):
         if file and file != "-":
@@ -352,13 +354,13 @@ def _analyze_command(
     if annotations is not None:
         from ingest.annotations import annotation_path, write_annotations
 
-        annotation_path(recording.name, annotations)
+        annotation_path(name or recording.name, annotations)
     # Only now: they load scipy, a second or two.
     from stream.describe import described
     from stream.overlay import Overlay, TooLongError, save_arrays
 
     session = load_model(model or Settings().model)
-    part = _Part(recording, start, stop, session)
+    part = _Part(recording, start, stop, session, name)
     overlay = None
     if png or pdf or html or arrays:
         try:
@@ -398,9 +400,13 @@ def _analyze_command(
 
 class _Part:
     # What is read of a recording, so that the samples from `start` on are judged as in the middle of a feed.
-    def __init__(self, recording: Recording, start: int, stop: int | None, session: Session) -> None:
+    def __init__(
+        self, recording: Recording, start: int, stop: int | None, session: Session, name: str | None = None
+    ) -> None:
         from stream.preprocess import SETTLING_S
 
+        # A strip of a long recording has to say of when it is.
+        self.name = name or recording.name
         fs = recording.fs
         first = max(0, start - math.ceil((session.manifest.window.seconds + SETTLING_S) * fs))
         self.start_s, self.stop_s = first / fs, None if stop is None else stop / fs
@@ -440,7 +446,7 @@ def _analyse(
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),
         session,
-        record=recording.name,
+        record=part.name,
         on_window=on_window,
         begin=part.begin,
     )

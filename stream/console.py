@@ -216,6 +216,11 @@ def device_time(text: str) -> int:
     return round(at.timestamp() * 1e6) * 1000
 
 
+def local_time(t: int) -> str:
+    """Return a device time, ns, as the clock on the wall shows it, such as ``2025-11-29 10:30:00 CET``."""
+    return f"{datetime.fromtimestamp(t / 1e9).astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
 @contextmanager
 def progress_bar(what: str, total: float | None) -> Iterator[Callable[[float], None]]:
     """Show a bar on standard error where a person looks on; nothing in a log.

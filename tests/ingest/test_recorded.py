@@ -127,6 +127,7 @@ def test_a_part_is_analysed_as_in_the_middle_of_the_feed(
     whole, arrays = analysed("whole")
     part, cut = analysed("part", "--from", utc(30.0), "--until", utc(50.0))
     assert part["duration_s"] == 20.0
+    assert part["record"].startswith("icu-1, 2025-11-29 ")
     inside = [one for one in whole["windows"] if one["start_s"] >= 30.0 and one["end_s"] <= 50.0]
     assert [one["start_s"] + 30.0 for one in part["windows"]] == [one["start_s"] for one in inside]
     assert [one["score"] for one in part["windows"]] == pytest.approx([one["score"] for one in inside])
