@@ -72,7 +72,12 @@ class _InRoom(ApiHandler):
         try:
             return await self.room.read(lay, self.room.recordings, bed, t0, seconds)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: OSError) -> RefusedError:
+        """Return what is said of a file that cannot be read."""
+        text = str(error).replace(f"{self.room.recordings.root}/", "")
+        return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, f"the recording is damaged: {text}")
 
     def send(self, packet: Packet) -> None:
         """Send plain values as a line of JSON, and arrays behind it, each from an even place on."""
@@ -90,12 +95,6 @@ class _InRoom(ApiHandler):
             raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
             self.write(raw + b"\0" * (-len(raw) % 4))
         self.finish()
-
-
-def _unreadable(error: OSError) -> RefusedError:
-    return RefusedError(
-        HTTPStatus.INTERNAL_SERVER_ERROR, f"the recording is damaged: {error.strerror or error}"
-    )
 
 
 class BedList(_InRoom):
@@ -131,7 +130,7 @@ class Envelope(_InRoom):
         try:
             low, high = await room.read(archive.envelope, room.recordings, self.bed(bed), t0, t1, lead, width)
         except OSError as error:
-            raise _unreadable(error) from error
+            raise self.unreadable(error) from error
         self.answer({"low": low, "high": high})
 
 
@@ -202,7 +201,7 @@ class Comparison(_InRoom):
         try:
             self.answer(await compare(self.room, asked, stay))
         except OSError as error:
-            raise _unreadable(error) from error
+            raise self.unreadable(error) from error
 
 
 class Export(_InRoom):
@@ -219,7 +218,7 @@ class Export(_InRoom):
         except LimitedError as error:
             raise RefusedError(HTTPStatus.CONFLICT, str(error)) from error
         except OSError as error:
-            raise _unreadable(error) from error
+            raise self.unreadable(error) from error
         self.set_header("Content-Type", _TYPES[form])
         self.set_header("Content-Disposition", f'attachment; filename="{made.name}"')
         self.finish(made.data)

@@ -144,6 +144,7 @@ window.bedside.register("history", (() => {
   function writeMoment() {
     const wall = words.wall(state.at);
     write(byId("hist-clock"), `${wall.slice(0, 10)} ${wall.slice(11, 21)}`);
+    byId("hist-line").setAttribute("aria-valuetext", words.clock(state.at));
     const rate = before(rates, state.at);
     write(byId("hist-rate"), rate === null ? "–" : String(Math.round(rate)));
     const window_ = before(line.windows, state.at);
@@ -343,8 +344,8 @@ window.bedside.register("history", (() => {
     const lead = ["II", "I", "V1"].find((name) => overview.leads.includes(name)) ?? overview.leads[0];
     line.set({overview, alarms, lead});
     state.alarms = alarms;
-    const lasts = overview.growing ? ", being recorded" : "";
-    write(byId("hist-span"), `${words.clock(overview.from)} to ${words.clock(overview.to)}${lasts}`);
+    const until = overview.growing ? "now" : words.clock(overview.to);
+    write(byId("hist-span"), `recorded ${words.clock(overview.from)} to ${until}`);
     if (told !== take.told || overview.bed !== take.bed) writeAlarms();
     [take.told, take.bed] = [told, overview.bed];
   }
@@ -361,6 +362,7 @@ window.bedside.register("history", (() => {
       const open_ = came && state.overview.to < state.left + seconds() * SECOND;
       take(found);
       mark();
+      if (came) line.refresh(envelope);
       if (open_) {
         pages.forget();
         load();

@@ -356,7 +356,11 @@ def test_a_bed_is_opened_without_its_signal(served: Served) -> None:
         found = await told(http, "api/history/long")
         assert found["stretches"] == [[T0_MS, T0_MS + 24 * 3_600_000]]
         assert not found["growing"]
+        # And what is damaged is said to be.
+        damaged = await told(http, "api/history/long/signal", 500, **{"from": T0_MS, "seconds": 5})
+        assert damaged["error"].startswith("the recording is damaged: long/20251129T10")
 
+    (folder / f"{segment_name(T0)}.dat").write_bytes(b"too short")
     talk(served.url, body)
 
 
