@@ -58,7 +58,8 @@ def overview(recordings: Recordings, bed: str) -> dict[str, Any] | None:
     dict or None
         ``from``, ``to``: ms since the epoch, device time, as all times here; ``stretches``: what is recorded
         between; ``leads`` of the newest; ``growing``: whether it is being written; ``alarms``: their
-        transitions as `stream.contract.AlarmEvent`, and ``cut``: whether older ones were left out.
+        transitions as `stream.contract.AlarmEvent`, ``cut``: whether older ones were left out, and ``told``:
+        what changes when they do.
     """
     segments = recordings.segments(bed)
     if not segments:
@@ -76,6 +77,7 @@ def overview(recordings: Recordings, bed: str) -> dict[str, Any] | None:
         "growing": any(segment.is_open for segment in segments),
         "alarms": [event.model_dump(mode="json") for event in events[-_EVENTS:]],
         "cut": len(events) > _EVENTS,
+        "told": f"{len(events)}-{events[-1].event}" if events else "",
     }
 
 

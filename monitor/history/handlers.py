@@ -108,13 +108,18 @@ class BedList(_InRoom):
 
 
 class Overview(_InRoom):
-    """``GET /api/history/BED``: what is recorded, and the alarms; see `monitor.history.archive.overview`."""
+    """``GET /api/history/BED``: what is recorded, and the alarms; see `monitor.history.archive.overview`.
+
+    Who asks again says which alarms are ``known``: ``alarms`` is null if ``told`` is still that.
+    """
 
     async def get(self, bed: str) -> None:
         """Answer."""
         found = await self.room.read(archive.overview, self.room.recordings, self.bed(bed))
         if found is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, f"nothing is recorded of {bed}")
+        if self.get_query_argument("known", None) == found["told"]:
+            found["alarms"] = None
         self.answer(found)
 
 
@@ -178,6 +183,9 @@ class Findings(_InRoom):
             )
             self.send(told | {"model": model})
             return
+        last, strip = works[-1]
+        if last.block is not None:
+            await self.room.look_ahead(last, strip.stop * sheet.grid.size)
         drawn = await self.room.read(overlay, sheet, there)
         state = "running" if waiting or any(work.waiting for work, _ in works) else "done"
         self.send(drawn | {"state": state, "progress": min(waiting, default=1.0), "trouble": failed})

@@ -8,7 +8,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -32,6 +32,8 @@ _AFTER_S = 10.0
 _PATIENCE_S = 120.0
 # What failed may work now, as when the disk was away.
 _AGAIN_NS = 30_000_000_000
+# At ten times the speed of life, six seconds: as long as a block takes.
+_AHEAD_S = 60.0
 # The end of what is being recorded is analysed anew when so much has come.
 _MORE_S = 2.0
 
@@ -131,6 +133,19 @@ class Room:
                 self._wanted.pop(0).waiting = False
             self._news.set()
         return work
+
+    async def look_ahead(self, work: Work, sample: int) -> None:
+        """Have the next block analysed if what is looked at ends near the end of one: it may be played."""
+        place = work.place
+        if sample < place.stop - _AHEAD_S * place.fs or (self._following(place), work.model) in self._works:
+            return
+        piece = await self.read(self._piece, place)
+        if piece is not None and piece.stop > place.stop + _AFTER_S * place.fs:
+            self.want(self._following(place), work.model)
+
+    @staticmethod
+    def _following(place: Place) -> Place:
+        return replace(place, number=place.number + 1)
 
     async def run(self) -> None:
         """Analyse what is wanted, for ever. Call it from the main thread."""

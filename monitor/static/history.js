@@ -90,8 +90,9 @@ window.bedside.register("history", (() => {
     sheet.show(there ? packet : null);
     notice(there ? sentence(packet.left_out) : "Nothing was recorded here", there);
     if (there) leads(packet.leads);
+    // The words stay until there are others: mostly the sheet is known in a moment.
+    byId("hist-state").dataset.state = "asked";
     if (wanted.findings !== null) learn(wanted.findings);
-    else analysed("running", "");
     if (comparing) compareNow();
     if (!there) {
       analysed("", "");
@@ -355,8 +356,11 @@ window.bedside.register("history", (() => {
     const bed = state.bed;
     if (!shown) return;
     try {
-      const found = await HistoryPages.json(HistoryPages.path(bed));
-      if (!shown || state.bed !== bed) return;
+      const known = new URLSearchParams({known: state.overview?.told ?? ""});
+      const found = await HistoryPages.json(HistoryPages.path(bed, `?${known}`));
+      if (!shown || state.bed !== bed || state.overview === null) return;
+      // Of what is known already nothing is sent again.
+      found.alarms ??= state.overview.alarms;
       const came = state.overview !== null && found.to > state.overview.to;
       // A sheet that was not full has more now.
       const open_ = came && state.overview.to < state.left + seconds() * SECOND;

@@ -46,7 +46,7 @@ def main() -> None:
     try:
         run()
     except MemoryError:
-        sys.exit("bedside: the recording needs more memory than an upload may")
+        sys.exit("bedside: the recording needs more memory than it may")
 
 
 if __name__ == "__main__":

@@ -146,6 +146,8 @@ def test_what_is_recorded_and_when_there_were_alarms(served: Served) -> None:
             event.event
             for event in sorted(served.live.events, key=lambda one: (one.since, one.alarm, one.number))
         ]
+        again = await told(http, PATH, known=found["told"])
+        assert again == found | {"alarms": None}
         edges = await told(
             http, f"{PATH}/envelope", **{"from": T0_MS, "to": T0_MS + 900_000, "lead": "II", "width": 90}
         )

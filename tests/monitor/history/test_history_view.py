@@ -81,7 +81,7 @@ def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, arte
     assert VT_S - 1 < at_s(page) < VT_S + 3
     # The signal is there before the model is.
     wait(page, lambda: painted(page, "trace") > 10_000)
-    expect(page.locator("#hist-state")).to_have_text("analysed by cae-100hz")
+    expect(page.locator("#hist-state[data-state=done]")).to_have_text("analysed by cae-100hz")
     assert painted(page, "expected") > 10_000
     assert painted(page, "error") > 2_500
     expect(page.locator("#hist-score")).to_have_text(re.compile(r"\d\.\d"))
