@@ -381,7 +381,7 @@ def _analyze_command(
         if arrays:
             with writing(arrays):
                 save_arrays(arrays, traces, analysis, session.manifest)
-        for picture, form in ((png, "png"), (pdf, "pdf")):
+        for picture, form in _pictures(png, pdf):
             if picture:
                 from monitor.report.picture import write_picture
 
@@ -452,6 +452,11 @@ def _analyse(
     )
 
 
+def _pictures(png: str | None, pdf: str | None) -> Iterator[tuple[str | None, Literal["png", "pdf"]]]:
+    yield png, "png"
+    yield pdf, "pdf"
+
+
 @click.command("snapshot")
 @click.argument("alarm")
 @click.option("--wfdb", metavar="FOLDER", help="Write a WFDB record with annotations.")
@@ -495,8 +500,7 @@ def _snapshot_command(
         from ingest.snapshot_files import write_snapshot
 
         written += map(str, write_snapshot(found, wfdb))
-    forms: tuple[tuple[str | None, Literal["png", "pdf"]], ...] = ((png, "png"), (pdf, "pdf"))
-    for file, form in forms:
+    for file, form in _pictures(png, pdf):
         if file:
             from monitor.report.strip import write_strip
 
