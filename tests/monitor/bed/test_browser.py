@@ -157,7 +157,7 @@ def test_a_screen_can_be_calibrated_and_the_paper_fitted(page: Page) -> None:
     card = page.locator("#card").bounding_box()
     assert card is not None
     assert card["width"] == pytest.approx(85.6 * 5, abs=1)
-    page.click("#calibration button[value=keep]")
+    page.press("#dots", "Enter")
     wait(page, lambda: text(page, "#bed [data-legend=paper]") == "25 mm/s · 10 mm/mV · true size")
     assert span(page, 5) == pytest.approx((25, 10), rel=0.01)
     page.reload()
