@@ -14,6 +14,7 @@ from typing import Any
 import click
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from bench.edges import adapter_lines, fuzz_lines, page_lines, replay_lines
 from bench.markdown import table
 from bench.tables import (
     Table,
@@ -78,6 +79,12 @@ def performance_page(results: Path = _RESULTS) -> str:
     }
     texts = {name: "\n".join(part(found[name]) or [_NOT_YET]) for name, part in parts.items()}
     texts["goals"] = "\n".join(_goals(found))
+    texts["page"] = "\n".join(
+        page_lines(*(_found(results, f"page-{name}") for name in ("bed", "ward", "sessions"))) or [_NOT_YET]
+    )
+    edges = {"adapters": adapter_lines, "replaying": replay_lines, "fuzz": fuzz_lines}
+    for name, lines in edges.items():
+        texts[name] = "\n".join(lines(_found(results, name)) or [_NOT_YET])
     texts["transport"] = "\n".join(_transport(results) or [_NOT_YET])
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -95,6 +102,10 @@ def _read(folder: Path, benchmark: str) -> Results:
         (path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(folder.glob("*.json"))
     )
     return [(name, result) for name, result in files if result.get("benchmark") == benchmark]
+
+
+def _found(folder: Path, benchmark: str) -> list[dict[str, Any]]:
+    return [result for _, result in _read(folder, benchmark)]
 
 
 def _lines(head_and_rows: Table) -> list[str]:

@@ -220,7 +220,7 @@ def _percentiles(values: np.ndarray) -> dict[str, float]:
 def main(seconds: float, model: str, screenshot: Path | None, json_path: str | None) -> None:
     """Measure the bed view in a headless browser."""
     result = asyncio.run(measure(model, seconds, screenshot))
-    result |= {"machine": machine(), "versions": versions()}
+    result |= {"benchmark": "page-bed", "machine": machine(), "versions": versions()}
     if json_path:
         write_json(json.dumps(result, indent=1), json_path)
     latency, rest = result["publication_to_pixels_ms"], result["without_place_in_chunk_ms"]

@@ -82,7 +82,7 @@ def main(sessions: int, json_path: str | None) -> None:
             for process in (dashboard, feed):
                 process.terminate()
                 process.wait()
-    result |= {"machine": machine(), "versions": versions()}
+    result |= {"benchmark": "page-sessions", "machine": machine(), "versions": versions()}
     if json_path:
         write_json(json.dumps(result, indent=1), json_path)
     click.echo(

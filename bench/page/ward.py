@@ -145,7 +145,7 @@ async def measure(beds: int, seconds: float, screenshot: Path | None = None) -> 
 def main(beds: int, seconds: float, screenshot: Path | None, json_path: str | None) -> None:
     """Measure the ward view in a headless browser."""
     result = asyncio.run(measure(beds, seconds, screenshot))
-    result |= {"machine": machine(), "versions": versions()}
+    result |= {"benchmark": "page-ward", "machine": machine(), "versions": versions()}
     if json_path:
         write_json(json.dumps(result, indent=1), json_path)
     updates = result["updates_per_s"]
