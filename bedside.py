@@ -229,6 +229,7 @@ _COMMANDS = {
     "watch": "stream.commands:watch",
     "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",
+    "config": "stream.config_commands:config",
     "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",
     "export": "training.commands:export",
@@ -532,7 +533,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
     from stream.bus import BusUnavailableError
     from stream.embedded import EmbeddedServerError
     from stream.recording.lock import LockedError
-    from stream.settings import BrokerError
+    from stream.settings import BrokerError, SettingsError
 
     return (
         RefusalError,
@@ -543,6 +544,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
         EmbeddedServerError,
         LockedError,
         BrokerError,
+        SettingsError,
         # A server that went away and stayed away.
         RedisError,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,6 +21,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream.clock import Clock, SystemClock
+from stream.masking import without_credentials
 from stream.topics import DEFAULT_PREFIX, TOPICS
 from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
 
@@ -40,8 +40,6 @@ _RETRIES = 25
 # An as-fast-as-possible replay must not be trimmed by time: its ten minutes may hold a day of signal.
 # 20 000 chunks of 12 leads are about 50 MB a partition.
 _UNPACED_MAXLEN = 20_000
-# User and password in a URL: errors end in logs.
-_CREDENTIALS = re.compile(r"//[^/]*@")
 
 
 class BusUnavailableError(ConnectionError):
@@ -65,11 +63,6 @@ async def until_answered(what: str, work: Callable[[], Awaitable[_T]]) -> _T:
             log.warning("%s, trying again: %s", what, error)
             heed_cancellation()
             await asyncio.sleep(_RETRY_S)
-
-
-def without_credentials(url: str) -> str:
-    """Return a URL as it may be shown and logged."""
-    return _CREDENTIALS.sub("//", url)
 
 
 def heed_cancellation() -> None:
@@ -162,8 +155,8 @@ class Bus:
             async with probe:
                 await probe.ping()
         except (RedisError, OSError, ValueError) as error:
-            shown = without_credentials(url)
-            raise BusUnavailableError(f"cannot use the Redis server at {shown}: {error}") from error
+            why = f"cannot use the Redis server at {url}: {error}"
+            raise BusUnavailableError(without_credentials(why)) from error
         bus = cls(open_client(url), prefix=prefix, clock=clock)
         await bus._synchronise()
         return bus

@@ -56,8 +56,9 @@ def worker(
     """
     from models.backends import open_session
     from models.bundle import load_bundle
-    from stream.bus import Bus, without_credentials
+    from stream.bus import Bus
     from stream.embedded import EmbeddedServer, running_url
+    from stream.masking import without_credentials
     from stream.worker import Worker
 
     settings = Settings()
@@ -113,7 +114,8 @@ def watch(redis: str | None) -> None:
     bedside watch
     bedside watch --redis redis://broker.example:6379
     """
-    from stream.bus import Bus, without_credentials
+    from stream.bus import Bus
+    from stream.masking import without_credentials
     from stream.watch import Watch
 
     url = server_url(redis)

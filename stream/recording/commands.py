@@ -83,7 +83,8 @@ def record(
             raise click.UsageError(f"options of recording go without {context.invoked_subcommand}")
         context.obj = (out, redis)
         return
-    from stream.bus import Bus, without_credentials
+    from stream.bus import Bus
+    from stream.masking import without_credentials
     from stream.recording.lock import locked
     from stream.recording.recorder import Recorder
     from stream.recording.upkeep import Limits

@@ -1,10 +1,21 @@
-"""Settings, and the broker URL made from them."""
+"""Settings and where they come from, and the broker URL made from them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from stream.settings import BrokerError, Settings, broker_with_prefix
+from stream.settings import BrokerError, Settings, SettingsError, broker_with_prefix, origins
+from tests.command_line import assert_refused, run
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("BACKEND", "CONFIG", "REDIS_URL", "SECRETS"):
+        monkeypatch.delenv(f"BEDSIDE_{name}", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
 
 
 def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,6 +24,60 @@ def test_the_environment_sets_what_it_names(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("BEDSIDE_REDIS_URL", "redis://here")
     settings = Settings()
     assert (settings.prefix, settings.redis_url, settings.model) == ("ward-3:", "redis://here", "cae-100hz")
+
+
+def test_the_environment_goes_before_secrets_and_those_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    usual = tmp_path / "home" / "bedside" / "bedside.toml"
+    usual.parent.mkdir(parents=True)
+    usual.write_text('prefix = "a:"\nredis_url = "redis://file"\nmodel = "vae-bilstm-100hz"\n')
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "bedside_redis_url").write_text("rediss://worker:hidden-word@secret/0\n")
+    monkeypatch.setenv("BEDSIDE_SECRETS", str(secrets))
+    monkeypatch.setenv("BEDSIDE_MODEL", "cae-100hz")
+    settings = Settings()
+    assert settings.prefix == "a:"
+    assert settings.redis_url == "rediss://worker:hidden-word@secret/0"
+    assert settings.model == "cae-100hz"
+    sources = {one.name: one.source for one in origins()}
+    assert sources["prefix"] == f"file {usual}"
+    assert sources["redis_url"] == f"secret in {secrets}"
+    assert sources["model"] == "environment: BEDSIDE_MODEL"
+    assert sources["backend"] == "default"
+    for options in ((), ("--json",)):
+        shown = run("config", "show", *options)
+        assert shown.returncode == 0, shown.stderr
+        assert "rediss://secret/0" in shown.stdout
+        assert "hidden-word" not in shown.stdout
+    told = json.loads(shown.stdout)
+    assert told["config_file"] == str(usual)
+    assert {one["name"] for one in told["settings"]} == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('redis-url = "redis://x"\n', "redis-url: no such setting"),
+        ("prefix = 3\n", "prefix: Input should be a valid string"),
+        ("prefix\n", "line 1"),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, words: str
+) -> None:
+    file = tmp_path / "ward.toml"
+    file.write_text(text)
+    monkeypatch.setenv("BEDSIDE_CONFIG", str(file))
+    with pytest.raises(SettingsError, match=words):
+        Settings()
+    assert_refused(run("config", "show"), words)
+
+
+def test_a_file_that_is_named_has_to_be_there() -> None:
+    assert_refused(run("config", "show", BEDSIDE_CONFIG="/nowhere/ward.toml"), "/nowhere/ward.toml")
+    assert_refused(run("alerts", BEDSIDE_SECRETS="/nowhere"), "/nowhere")
 
 
 def test_the_broker_url_carries_the_prefix() -> None:
