@@ -230,6 +230,7 @@ _COMMANDS = {
     "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",
     "config": "stream.config_commands:config",
+    "doctor": "bench.doctor_commands:doctor",
     "preprocess": "training.preprocess.commands:preprocess",
     "train": "training.commands:train",
     "export": "training.commands:export",
