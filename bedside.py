@@ -33,6 +33,7 @@ from stream.console import (
     write_json,
     writing,
 )
+from stream.logs import LogFormat, say, set_up
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -275,7 +276,12 @@ def _imported(place: str) -> click.Command:
 )
 @click.version_option(package_name="bedside")
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what happens (on standard error).")
-def cli(verbose: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Of what goes to standard error. [default: BEDSIDE_LOG_FORMAT, else text]",
+)
+def cli(verbose: bool, log_format: LogFormat | None) -> None:
     """Monitor bedside ECG feeds as they stream.
 
     Research software, not a medical device; never the only source of alarms.
@@ -285,12 +291,9 @@ def cli(verbose: bool) -> None:
     bedside analyze RECORD               one recording through the same pipeline
     bedside worker & bedside dashboard & bedside replay RECORD --bed icu-1
     bedside alerts --follow --json       every alarm transition, one JSON object a line
+    bedside -v --log-format json worker  its log as JSON, with bed and alarm
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    set_up(log_format or Settings().log_format, logging.INFO if verbose else logging.WARNING)
 
 
 @click.command("analyze")
@@ -565,7 +568,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except _known_errors() as error:
-        click.echo(f"bedside: {' '.join(str(error).split())}", err=True)
+        say(" ".join(str(error).split()), level=logging.ERROR)
         sys.exit(1)
 
 

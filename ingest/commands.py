@@ -22,6 +22,7 @@ from stream.console import (
     serve_metrics,
     server_url,
 )
+from stream.logs import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -211,14 +212,14 @@ def _with_faults(feeds: list[Feed], path: str, seed: int | None) -> list[Feed]:
     script = read_script(path)
     script.check_targets(path, {feed.bed: feed.recording.leads for feed in feeds})
     chosen = script.seed if seed is None else seed
-    click.echo(f"bedside: faults of {path}, seed {chosen}:", err=True)
+    say(f"faults of {path}, seed {chosen}:")
     for fault in script.faults:
         whose = "all beds" if "*" in fault.beds else " ".join(fault.beds)
-        click.echo(f"bedside:   {fault.what} {fault.when}; {whose}", err=True)
+        say(f"  {fault.what} {fault.when}; {whose}")
 
     def faulty(feed: Feed) -> Feed:
         following = None if feed.following is None else faulty(feed.following)
-        bed = BedFaults(script, feed.bed, chosen, lambda text: click.echo(f"bedside: {text}", err=True))
+        bed = BedFaults(script, feed.bed, chosen, say)
         return replace(feed, faults=bed, following=following)
 
     return [faulty(feed) for feed in feeds]
@@ -307,22 +308,16 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
                 def told(status: replaying.ReplayStatus) -> None:
                     progress(status.chunks)
                     if status.behind_s > _BEHIND_S:
-                        click.echo(f"bedside: {status.behind_s:.1f} s behind schedule", err=True)
+                        say(f"{status.behind_s:.1f} s behind schedule")
 
-                publisher = BusPublisher(
-                    bus, on_wait=lambda text: click.echo(f"bedside: {text}", err=True), stop_event=stop
-                )
+                publisher = BusPublisher(bus, on_wait=say, stop_event=stop)
                 report = await replaying.replay(
                     feeds, publisher, speed=speed, stop_event=stop, on_status=told
                 )
-        click.echo(
-            f"bedside: sent {report.chunks} chunks;"
-            f" at most {report.max_behind_s * 1000:.0f} ms behind schedule",
-            err=True,
-        )
+        say(f"sent {report.chunks} chunks; at most {report.max_behind_s * 1000:.0f} ms behind schedule")
         if report.faults:
             counts = ", ".join(f"{name} {count}" for name, count in sorted(report.faults.items()))
-            click.echo(f"bedside: chunks that faults happened to: {counts}", err=True)
+            say(f"chunks that faults happened to: {counts}")
         if report.failed:
             raise RefusalError("; ".join(f"bed {bed}: {why}" for bed, why in report.failed.items()))
 

@@ -369,7 +369,8 @@ class _Run:
         elif player.failure is not None:
             self._failed[player.feed.bed] = player.failure
             self._count_faults(player)
-            _log.error("bed %s: the feed broke off: %s", player.feed.bed, player.failure)
+            bed = player.feed.bed
+            _log.error("bed %s: the feed broke off: %s", bed, player.failure, extra={"bed": bed})
         else:
             self._waiting.append(number)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from stream.console import RefusalError, redis_option, server_url
+from stream.logs import say
 from stream.settings import Settings
 
 _file = click.Path(dir_okay=False, path_type=Path)
@@ -82,7 +83,7 @@ def dashboard(
                 tls=(tls_cert, tls_key) if tls_cert and tls_key else None,
             ),
             recordings=recordings,
-            on_ready=lambda url: click.echo(f"bedside: live page at {url}", err=True),
+            on_ready=lambda url: say(f"live page at {url}"),
         )
     except MonitorError as error:
         raise RefusalError(str(error)) from error

@@ -107,7 +107,8 @@ class Answering:
             if self._waiting.get(command.bed) is task:
                 del self._waiting[command.bed]
             if not task.cancelled() and (error := task.exception()) is not None:
-                log.error("command %s of bed %s failed", command.id, command.bed, exc_info=error)
+                about = {"bed": command.bed, "command": command.id}
+                log.error("command %s of bed %s failed", *about.values(), exc_info=error, extra=about)
 
         self._waiting[command.bed] = asyncio.create_task(obey())
         self._waiting[command.bed].add_done_callback(over)

@@ -15,6 +15,7 @@ from stream.console import (
     server_url,
     until,
 )
+from stream.logs import say
 from stream.settings import Settings, broker_with_prefix
 
 
@@ -58,7 +59,6 @@ def worker(
     from models.bundle import load_bundle
     from stream.bus import Bus
     from stream.embedded import EmbeddedServer, running_url
-    from stream.masking import without_credentials
     from stream.worker import Worker
 
     settings = Settings()
@@ -69,14 +69,14 @@ def worker(
         precision=precision,
     )
     for fallback in session.fallbacks:
-        click.echo(f"bedside: not on {fallback.backend}: {fallback.reason}", err=True)
+        say(f"not on {fallback.backend}: {fallback.reason}")
     broker = broker or settings.broker_url
     url = redis or settings.redis_url or broker or running_url(settings.runtime_dir)
     own = None
     if url is None:
         own = EmbeddedServer(settings.runtime_dir).start()
         url = own.url
-        click.echo(f"bedside: started a server at {url}", err=True)
+        say(f"started a server at {url}")
     try:
         broker_url = broker_with_prefix(broker or url, settings.prefix)
 
@@ -93,10 +93,8 @@ def worker(
             session,
             prefix=settings.prefix,
             bundle=bundle.path.absolute(),
-            on_ready=lambda: click.echo(
-                f"bedside: worker ready: {manifest.name} on {session.backend} {session.precision},"
-                f" {without_credentials(url)}",
-                err=True,
+            on_ready=lambda: say(
+                f"worker ready: {manifest.name} on {session.backend} {session.precision}, {url}"
             ),
         )
         faust_worker.run()
@@ -115,7 +113,6 @@ def watch(redis: str | None) -> None:
     bedside watch --redis redis://broker.example:6379
     """
     from stream.bus import Bus
-    from stream.masking import without_credentials
     from stream.watch import Watch
 
     url = server_url(redis)
@@ -125,7 +122,7 @@ def watch(redis: str | None) -> None:
         # A wrong URL should say so at once; later the server may come and go.
         async with await Bus.connect(url, prefix=prefix) as bus:
             await bus.declare_all()
-        click.echo(f"bedside: watching the workers, {without_credentials(url)}", err=True)
+        say(f"watching the workers, {url}")
         await until(stop, Watch(url, prefix=prefix).run())
 
     run_until_stopped(run)

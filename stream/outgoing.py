@@ -44,7 +44,15 @@ class Outgoing:
 
     async def event(self, event: AlarmEvent) -> Awaitable[Any]:
         metrics.observe_event(event)
-        log.info("%s %s: %s (%s)", event.bed, event.presence, event.message, event.event)
+        # Not its message: that may name who acknowledged it.
+        log.info(
+            "%s: %s %s (%s)",
+            event.bed,
+            event.rule,
+            event.presence,
+            event.event,
+            extra={"bed": event.bed, "session": event.session, "alarm": event.alarm},
+        )
         return await self._send(ALARMS, event.bed.encode(), event.encode(), {_ONCE: event.event.encode()})
 
     async def explanation(self, explanation: Explanation) -> Awaitable[Any]:
@@ -54,8 +62,9 @@ class Outgoing:
         """Keep a message that is not of the contract, with why and where it was."""
         metrics.DEAD_LETTERS.inc()
         message = event.message
-        log.warning("dead letter from %s, offset %s: %s", message.tp, message.offset, why)
         source = f"{message.topic}:{message.partition}:{message.offset}"
+        about = {"bed": message.key.decode(errors="replace") if message.key else None, "chunk": source}
+        log.warning("dead letter %s: %s", source, why, extra=about)
         headers = {"why": why.encode(), "source": source.encode()}
         return await self._send(DEAD_LETTERS, message.key, event.value, headers)
 

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from stream.logs import LogFormat
 from stream.masking import without_credentials
 from stream.topics import DEFAULT_PREFIX
 
@@ -111,6 +112,8 @@ class Settings(BaseSettings):
     """Folder of downloaded records; default ``bedside/datasets`` in the user's cache folder."""
     physionet_url: str = "https://physionet.org/files"
     """Where data sets are downloaded from: PhysioNet, or a mirror with the same folders."""
+    log_format: LogFormat = "text"
+    """How commands log: lines for people, or JSON."""
 
     def __init__(self, **values: Any) -> None:
         try:

@@ -35,6 +35,7 @@ from stream.bus import Bus, BusUnavailableError, until_answered
 from stream.clock import Clock, SystemClock
 from stream.contract import MalformedMessageError, SampleChunk
 from stream.judging import Delivery
+from stream.logs import is_json
 from stream.outgoing import Outgoing
 from stream.refill import history
 from stream.scorer import Rows, Scorer
@@ -95,7 +96,9 @@ class Worker:
         clock: Clock | None = None,
     ) -> None:
         self._session = session
-        self._snapshots = SnapshotProcess(Order(url=redis_url, prefix=prefix, bundle=str(bundle)))
+        self._snapshots = SnapshotProcess(
+            Order(url=redis_url, prefix=prefix, bundle=str(bundle), json_log=is_json())
+        )
         self._clock = clock or SystemClock()
         self._redis_url = redis_url
         self._prefix = prefix

@@ -17,6 +17,7 @@ from stream.console import (
     serve_metrics,
     server_url,
 )
+from stream.logs import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _run(source: LiveSource, redis: str | None, metrics_port: int | None) -> Non
 
     async def run(stop: asyncio.Event) -> None:
         async with await Bus.connect(url, prefix=prefix) as bus:
-            intake = Intake(source, bus, say=lambda text: click.echo(f"bedside: {text}", err=True))
+            intake = Intake(source, bus, say=say)
             await intake.run(stop)
 
     run_until_stopped(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import re
@@ -55,5 +56,10 @@ def machine() -> dict[str, Any]:
 
 def say(line: str) -> None:
     """Tell the person at the terminal about something that takes time or was decided for them."""
-    sys.stderr.write(f"bedside: {line}\n")
-    sys.stderr.flush()
+    # Where the log has a form of its own, as JSON, it goes there.
+    log = logging.getLogger("bedside")
+    if log.isEnabledFor(logging.INFO):
+        log.info(line)
+    else:
+        sys.stderr.write(f"bedside: {line}\n")
+        sys.stderr.flush()

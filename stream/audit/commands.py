@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from stream.console import RefusalError, json_lines_option, redis_option, server_url, since_option, start_of
+from stream.logs import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def list_entries(bed: str | None, since: str | None, as_json: bool, redis: str |
         async with await Bus.connect(url, prefix=Settings().prefix) as bus:
             async for place, entry in AuditLog(bus).entries(begin):
                 if isinstance(entry, MalformedMessageError):
-                    click.echo(f"bedside: {place.id} is no audit entry: {entry}", err=True)
+                    say(f"{place.id} is no audit entry: {entry}")
                 elif bed is None or entry.bed == bed:
                     click.echo(entry.model_dump_json() if as_json else _line(entry))
 

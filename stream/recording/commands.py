@@ -21,6 +21,7 @@ from stream.console import (
     serve_metrics,
     server_url,
 )
+from stream.logs import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,7 +85,6 @@ def record(
         context.obj = (out, redis)
         return
     from stream.bus import Bus
-    from stream.masking import without_credentials
     from stream.recording.lock import locked
     from stream.recording.recorder import Recorder
     from stream.recording.upkeep import Limits
@@ -96,14 +96,11 @@ def record(
         None if quota is None else round(quota * 1e9),
     )
 
-    def say(text: str) -> None:
-        click.echo(f"bedside: {text}", err=True)
-
     async def run(stop: asyncio.Event) -> None:
         async with await Bus.connect(url, prefix=Settings().prefix) as bus:
             recorder = Recorder(bus, root, beds=beds, limits=limits, say=say)
             what = "every bed" if not beds else ", ".join(beds)
-            ready = f"recording {what} of {without_credentials(url)} into {root}"
+            ready = f"recording {what} of {url} into {root}"
             try:
                 await recorder.run(stop, on_ready=lambda: say(ready))
             except OSError as error:

@@ -138,6 +138,7 @@ class Keeper:
 
     async def _is_done(self, due: DueSnapshot) -> bool:
         alarm = due.raised.alarm
+        about = {"bed": due.raised.bed, "session": due.raised.session, "alarm": alarm}
         try:
             with metrics.SNAPSHOT_TIME.time():
                 answer = await self._make(due)
@@ -148,10 +149,10 @@ class Keeper:
                 # It must not keep others from theirs.
                 answer = Answer(outcome="failed", why=str(error))
         if answer.outcome == "again":
-            log.warning("no snapshot of alarm %s yet: %s", alarm, answer.why)
+            log.warning("no snapshot of alarm %s yet: %s", alarm, answer.why, extra=about)
             return False
         if answer.outcome == "failed":
-            log.error("no snapshot of alarm %s: %s", alarm, answer.why)
+            log.error("no snapshot of alarm %s: %s", alarm, answer.why, extra=about)
         metrics.SNAPSHOTS.labels(answer.outcome).inc()
         return True
 

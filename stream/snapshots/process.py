@@ -28,6 +28,7 @@ from stream.alarms.state import DueSnapshot
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import SystemClock
 from stream.contract import SampleChunk
+from stream.logs import set_up
 from stream.refill import stretch
 from stream.snapshots.hindsight import make_snapshot, reach_of
 from stream.snapshots.store import Snapshot, SnapshotStore
@@ -58,6 +59,7 @@ class Order(BaseModel):
     prefix: str
     bundle: str
     """Folder of the bundle of the worker's own model."""
+    json_log: bool = False
 
 
 class Answer(BaseModel):
@@ -171,7 +173,7 @@ class _Maker:
         try:
             return load_bundle(due.model) if due.model in list_bundles() else None
         except BundleError as error:
-            log.error("no explanation of alarm %s: %s", due.raised.alarm, error)
+            log.error("no explanation of alarm %s: %s", due.raised.alarm, error, extra=_about(due))
             return None
 
     def _open(self, bundle: Bundle) -> Session:
@@ -197,8 +199,12 @@ class _Maker:
             return make_snapshot(due, chunks, self._open(bundle), bundle.manifest, now_ns)
         except Exception:
             # Whatever is wrong with the model: the samples are worth keeping.
-            log.exception("no explanation of alarm %s", due.raised.alarm)
+            log.exception("no explanation of alarm %s", due.raised.alarm, extra=_about(due))
             return make_snapshot(due, chunks, None, bundle.manifest, now_ns)
+
+
+def _about(due: DueSnapshot) -> dict[str, str]:
+    return {"bed": due.raised.bed, "session": due.raised.session, "alarm": due.raised.alarm}
 
 
 def _give_way(priority: int) -> None:
@@ -214,8 +220,9 @@ def main() -> None:
     # Whatever a library prints is no answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    maker = _Maker(Order.model_validate_json(sys.stdin.readline()))
+    order = Order.model_validate_json(sys.stdin.readline())
+    set_up("json" if order.json_log else "text", logging.WARNING)
+    maker = _Maker(order)
     _give_way(_PRIORITY)
     for line in sys.stdin:
         due = DueSnapshot.model_validate_json(line)
@@ -224,7 +231,7 @@ def main() -> None:
         except (RedisError, BusUnavailableError) as error:
             answer = Answer(outcome="again", why=str(error))
         except Exception as error:
-            log.exception("no snapshot of alarm %s", due.raised.alarm)
+            log.exception("no snapshot of alarm %s", due.raised.alarm, extra=_about(due))
             answer = Answer(outcome="failed", why=str(error))
         answers.write(answer.model_dump_json() + "\n")
 

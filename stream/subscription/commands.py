@@ -22,6 +22,7 @@ from stream.console import (
     until,
     who_option,
 )
+from stream.logs import say
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -218,7 +219,8 @@ def forward(
     serve_metrics(metrics_port, 9466)
 
     async def run(stop: asyncio.Event) -> None:
-        click.echo(f"bedside: forwarding to {address} as {hook.name}", err=True)
+        # Not the address: some receivers have their secret in its path.
+        say(f"forwarding as {hook.name}")
         await until(stop, Forwarder(url, hook, prefix=Settings().prefix).run(begin))
 
     run_until_stopped(run)
