@@ -17,7 +17,7 @@ import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from stream.clock import Clock, SystemClock
@@ -179,9 +179,15 @@ class Bus:
     async def declare(self, topic: str, config: TopicConfig | None = None) -> TopicConfig:
         """Return a topic's configuration, registering it (default: as in `stream.topics`) if it is new."""
         if topic not in self._topics:
-            wanted = config or TOPICS[topic]
-            await self.client.hsetnx(registry_key(self.prefix), topic, wanted.to_json())
-            registered = await self.client.hget(registry_key(self.prefix), topic)
+            key, wanted = registry_key(self.prefix), config or TOPICS[topic]
+            registered = await self.client.hget(key, topic)
+            if registered is None:
+                try:
+                    await self.client.hsetnx(key, topic, wanted.to_json())
+                except NoPermissionError:
+                    # Who may only read takes a topic as whoever writes to it will make it.
+                    return wanted
+                registered = await self.client.hget(key, topic)
             self._topics[topic] = TopicConfig.from_json(registered) if registered else wanted
         return self._topics[topic]
 

@@ -227,7 +227,7 @@ class Subscription:
                     begin = await bus.last_id(stream)
                 before: Any = await bus.client.xrevrange(stream, max=begin, min="-", count=_LOOKED_AT)
             except RedisError as error:
-                raise BusUnavailableError(f"the Redis server went away: {error}") from error
+                raise BusUnavailableError(f"cannot read the alarms: {error}") from error
         if partitions != 1:
             raise BusUnavailableError(f"topic {ALARMS} has {partitions} partitions: it must have one")
         subscription = cls(url, prefix, begin, wanted or Wanted(), silent_after_s, clock)

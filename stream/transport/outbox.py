@@ -169,7 +169,8 @@ class Outbox:
                         message.stream,
                         index_key(message.stream),
                         tombstones_key(message.stream),
-                        message.once or "",
+                        # Not an empty one: a user of the server who is held to keys may not name it.
+                        message.once or message.stream,
                     ]
                     args = [
                         int(message.compact),
