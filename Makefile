@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 3
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test test-page lint check clean
+.PHONY: help setup demo test test-page lint check audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -30,6 +30,22 @@ lint: $(VENV)/.development
 
 check: $(VENV)/.development
 	$(BIN)/python -m pytest -m "not page" -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+audit: $(VENV)/.serving  ## known vulnerabilities of the exact versions, and a bill of materials; in build/audit
+	@$(MAKE) --quiet build/audit/.ready || { echo "not audited: the tools cannot be had"; exit 0; }; \
+	build/audit/bin/cyclonedx-py environment --pyproject pyproject.toml \
+	    -o build/audit/bill-of-materials.json $(BIN)/python || exit 1; \
+	rm -f build/audit/vulnerabilities.json; \
+	if build/audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip --progress-spinner off \
+	    -f json -o build/audit/vulnerabilities.json; then exit 0; fi; \
+	[ ! -s build/audit/vulnerabilities.json ] || { echo "see build/audit/vulnerabilities.json"; exit 1; }; \
+	echo "not audited: the list of vulnerabilities cannot be had"
+
+# In an environment of their own: what they need is none of what Bedside needs.
+build/audit/.ready:
+	@$(PYTHON) -m venv build/audit
+	@build/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3' 'cyclonedx-bom>=7.5,<8'
+	@touch $@
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
