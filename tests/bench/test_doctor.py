@@ -38,19 +38,19 @@ def test_every_check_has_a_line_and_a_fault_is_exit_code_1(redis_server: Embedde
     assert "hidden-word" not in lines.stdout + lines.stderr
 
 
-def test_a_server_that_throws_away_or_keeps_nothing_stands_out(redis_server: EmbeddedServer) -> None:
-    client = redis.Redis.from_url(redis_server.url)
-    client.config_set("appendonly", "yes")
-    found = by_check(server(redis_server.url))
-    assert ": Valkey " in found["server"].text
-    assert {one.state for one in found.values()} == {"ok"}
-    client.config_set("maxmemory-policy", "allkeys-lru")
-    assert by_check(server(redis_server.url))["memory"].state == "warning"
-    client.config_set("maxmemory", "1gb")
-    assert by_check(server(redis_server.url))["memory"].state == "failed"
-    client.config_set("maxmemory-policy", "noeviction")
-    client.config_set("maxmemory", client.info()["used_memory"] + 1000)
-    assert "refused" in by_check(server(redis_server.url))["memory"].text
+def test_a_server_that_throws_away_stands_out(short_tmp: Path) -> None:
+    with EmbeddedServer(short_tmp, appendonly=True) as kept:
+        client = redis.Redis.from_url(kept.url)
+        found = by_check(server(kept.url))
+        assert ": Valkey " in found["server"].text
+        assert {one.state for one in found.values()} == {"ok"}
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert by_check(server(kept.url))["memory"].state == "warning"
+        client.config_set("maxmemory", "1gb")
+        assert by_check(server(kept.url))["memory"].state == "failed"
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", client.info()["used_memory"] + 1000)
+        assert "refused" in by_check(server(kept.url))["memory"].text
 
 
 def test_a_user_who_may_not_look_is_told_so(redis_server: EmbeddedServer) -> None:
