@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from ingest import metrics
-from stream.bus import Bus
+from stream.bus import Bus, heed_cancellation
 from stream.clock import Clock, SystemClock
 from stream.contract import INVALID, SampleChunk
 from stream.topics import SAMPLES
+from stream.transport.connection import passes
 from stream.transport.layout import partition_of, stream_key
 
 _log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ MAX_AHEAD = 4_000
 # How often the readers' positions are looked at while there is no room: short against the second in which a
 # worker commits, and 50 small requests a second to the server.
 _POLL_NS = 20_000_000
+
+# How soon a server that has refused is asked again: within what a live feed may be late.
+_AGAIN_NS = 200_000_000
 
 # A reader that has not moved for this long is worth a word: a worker takes a few seconds to start.
 _STALLED_NS = 10_000_000_000
@@ -52,16 +56,17 @@ class BusPublisher:
     bus : Bus
     clock : Clock, optional
     on_wait : callable, optional
-        Called with a line of text when there is nobody to wait for, or a reader stands still; logged if
-        there is no such callable.
+        Called with a line of text when there is nobody to wait for, a reader stands still, or the server is
+        away or full; logged if there is no such callable.
     stop_event : asyncio.Event, optional
         The one that stops the replay: once set, nothing is waited for, so that the last chunks get out.
     max_ahead : int
 
     Notes
     -----
-    The bus repeats what a restart of the server interrupted, so a chunk may arrive twice, never out of
-    order; readers drop repeats by session and sequence number.
+    A server that is away, or takes nothing for lack of memory or disk, is waited for, and so are the chunks
+    that would come next. What that interrupted is repeated, so a chunk may arrive twice, never out of order;
+    readers drop repeats by session and sequence number.
     """
 
     def __init__(
@@ -88,7 +93,8 @@ class BusPublisher:
         Raises
         ------
         redis.exceptions.RedisError
-            If the server stays away for longer than the bus is willing to wait.
+            If the server refuses for a reason that no patience helps against, or is away when the replay is
+            to stop.
         """
         if not chunks:
             return
@@ -102,12 +108,27 @@ class BusPublisher:
             ]
             await self._wait_for_room(streams)
         # What is faster than real time must be kept by count: ten minutes of its signal pass in less.
-        ids = await self._bus.publish_many(SAMPLES, messages, paced=0 < pace <= 1)
+        ids = await self._hand_over(messages, paced=0 < pace <= 1)
         for stream, entry_id in zip(streams, ids, strict=False):
             self._unread[stream].append(_position(entry_id))
         metrics.CHUNKS.inc(len(chunks))
         metrics.BYTES.inc(sum(len(value) for _, value in messages))
         metrics.INVALID_SAMPLES.inc(sum(int(np.count_nonzero(chunk.samples == INVALID)) for chunk in chunks))
+
+    async def _hand_over(self, messages: Sequence[tuple[bytes, bytes]], *, paced: bool) -> list[str]:
+        while True:
+            try:
+                ids = await self._bus.publish_many(SAMPLES, messages, paced=paced)
+            except (RedisError, OSError) as error:
+                if self._stop.is_set() or not passes(error):
+                    raise
+                # Without the command that redis-py quotes: it holds samples.
+                self._say(f"waiting for the server: {str(error).rpartition('caused error: ')[2]}")
+                heed_cancellation()
+                await self._clock.sleep_until(self._clock.now_ns() + _AGAIN_NS)
+            else:
+                self._said = ""
+                return ids
 
     async def _wait_for_room(self, streams: Sequence[str]) -> None:
         new = set(streams) - set(self._unread)

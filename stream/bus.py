@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from stream.clock import Clock, SystemClock
 from stream.masking import without_credentials
 from stream.topics import DEFAULT_PREFIX, TOPICS
+from stream.transport.connection import client_of
 from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ def open_client(
     retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries)
     # A unix socket has no keepalive, and redis-py refuses the option there.
     keepalive: dict[str, Any] = {} if url.startswith("unix") else {"socket_keepalive": True}
-    client: redis.Redis = redis.Redis.from_url(
+    return client_of(
         url,
         protocol=2,
         socket_timeout=socket_timeout_s,
@@ -111,7 +112,6 @@ def open_client(
         retry=retry,
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
     )
-    return client
 
 
 class Bus:
@@ -145,7 +145,7 @@ class Bus:
             If it does not. The first attempt is not repeated: a wrong URL should say so at once.
         """
         try:
-            probe = redis.Redis.from_url(
+            probe = client_of(
                 url,
                 protocol=2,
                 socket_timeout=_PROBE_TIMEOUT_S,
@@ -203,7 +203,7 @@ class Bus:
     async def publish_many(
         self, topic: str, messages: Iterable[tuple[bytes, bytes]], *, paced: bool = True
     ) -> list[str]:
-        """Append messages in one round trip, in order.
+        """Append messages in one round trip, in order, all of them or none.
 
         Parameters
         ----------
@@ -226,7 +226,8 @@ class Bus:
             trim = {"maxlen": _UNPACED_MAXLEN, "approximate": True}
         elif config.maxlen is not None:
             trim = {"maxlen": config.maxlen, "approximate": True}
-        pipeline = self.client.pipeline(transaction=False)
+        # All or none: of what a server that is full takes in part, a repeat would come out of order.
+        pipeline = self.client.pipeline(transaction=True)
         for key, value in messages:
             stream = stream_key(self.prefix, topic, partition_of(key, config.partitions))
             pipeline.xadd(stream, {"t": now_ms, "k": key, "v": value}, **trim)

@@ -15,17 +15,9 @@ from faust.types import AppT
 from mode import get_logger
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    AuthorizationError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 from yarl import URL
 
+from stream.transport.connection import client_of, passes
 from stream.transport.ids import offset_of, time_of
 
 logger = get_logger(__name__)
@@ -41,19 +33,6 @@ _CONNECT_TIMEOUT_S = 5.0
 # Reconnect quickly after a restart, and do not flood a server that is down.
 _BACKOFF_BASE_S = 0.02
 _BACKOFF_CAP_S = 1.0
-
-# Conditions that pass: the server is away, loads its data, is about to be replaced, has no memory until
-# streams are trimmed, or came back without its script cache between the check for a script and the call.
-_PASSING_ERRORS = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    OSError,
-    NoScriptError,
-    ReadOnlyError,
-    OutOfMemoryError,
-)
-# Subclasses of redis-py's ConnectionError, but no patience helps.
-_LASTING_ERRORS = (AuthenticationError, AuthorizationError)
 
 
 class StoppedWaitingError(Exception):
@@ -87,7 +66,7 @@ class Endpoint:
 def connect(endpoint: Endpoint) -> redis.Redis:
     """Return a client that opens its connections as needed and never repeats a command by itself."""
     options: dict[str, bool] = {} if endpoint.url.startswith("unix") else {"socket_keepalive": True}
-    client: redis.Redis = redis.Redis.from_url(
+    return client_of(
         endpoint.url,
         protocol=2,
         socket_timeout=SOCKET_TIMEOUT_S,
@@ -96,17 +75,11 @@ def connect(endpoint: Endpoint) -> redis.Redis:
         retry=Retry(NoBackoff(), 0),
         **options,
     )
-    return client
 
 
 def backoff_s(attempt: int) -> float:
     """Return how long to wait before a repeat, with jitter; attempts count from 0."""
     return float(min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0))
-
-
-def passes(error: BaseException) -> bool:
-    """Return whether a command that failed so may succeed later, unchanged."""
-    return isinstance(error, _PASSING_ERRORS) and not isinstance(error, _LASTING_ERRORS)
 
 
 class AppService(Protocol):

@@ -18,7 +18,8 @@ from faust.types import TP, RecordMetadata
 from mode import get_logger
 
 from stream.transport import scripts
-from stream.transport.client import ServerClock, backoff_s, passes
+from stream.transport.client import ServerClock, backoff_s
+from stream.transport.connection import passes
 from stream.transport.ids import offset_of
 from stream.transport.layout import index_key, tombstones_key
 

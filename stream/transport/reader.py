@@ -10,7 +10,8 @@ import redis.asyncio as redis
 from mode import get_logger
 from redis.exceptions import ResponseError
 
-from stream.transport.client import backoff_s, passes
+from stream.transport.client import backoff_s
+from stream.transport.connection import passes
 from stream.transport.ids import id_before, offset_after, offset_of
 
 logger = get_logger(__name__)

@@ -181,6 +181,23 @@ def test_a_server_that_came_back_empty_is_not_waited_for(redis_server: EmbeddedS
     on_bus(redis_server, use)
 
 
+def test_a_server_without_memory_is_waited_for_and_nothing_is_lost(redis_server: EmbeddedServer) -> None:
+    async def use(bus: Bus) -> None:
+        said: asyncio.Queue[str] = asyncio.Queue()
+        publisher = BusPublisher(bus, on_wait=said.put_nowait)
+        chunks = cut(4.0, pace=1.0)
+        await publisher.publish(chunks[:10])
+        await bus.client.config_set("maxmemory", 1)
+        publishing = asyncio.create_task(publisher.publish(chunks[10:]))
+        assert "maxmemory" in await asyncio.wait_for(said.get(), 5)
+        await bus.client.config_set("maxmemory", 0)
+        await asyncio.wait_for(publishing, 5)
+        assert [chunk.header.seq for chunk in await sent(bus)] == list(range(20))
+        assert said.empty(), "told once"
+
+    on_bus(redis_server, use)
+
+
 @pytest.mark.slow
 def test_a_restart_of_the_server_loses_nothing_and_keeps_the_order(short_tmp: Any) -> None:
     async def use(server: EmbeddedServer) -> None:

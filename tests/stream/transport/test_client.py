@@ -4,6 +4,7 @@ import asyncio
 
 import faust
 import pytest
+import uvloop
 from faust.exceptions import ImproperlyConfigured
 from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,7 +12,8 @@ from yarl import URL
 
 from stream.embedded import EmbeddedServer
 from stream.transport import client, reader
-from stream.transport.client import Endpoint, ServerClock, StoppedWaitingError, connect, passes, patiently
+from stream.transport.client import Endpoint, ServerClock, StoppedWaitingError, connect, patiently
+from stream.transport.connection import passes
 
 
 @pytest.mark.parametrize(
@@ -37,12 +39,32 @@ def test_a_url_of_something_else_is_refused() -> None:
 
 def test_what_passes_and_what_does_not() -> None:
     assert all(map(passes, [RedisConnectionError(), BusyLoadingError(), ReadOnlyError(), OSError()]))
-    assert not any(map(passes, [AuthenticationError(), ResponseError(), ValueError()]))
+    full = "MISCONF Errors writing to the AOF file: No space left on device"
+    assert passes(ResponseError(full))
+    # As redis-py tells it of a pipeline.
+    assert passes(ResponseError(f"Command # 1 (XADD a) of pipeline caused error: {full}"))
+    assert not any(map(passes, [AuthenticationError(), ResponseError("ERR no"), ValueError()]))
 
 
 def test_no_read_blocks_for_as_long_as_a_dead_server() -> None:
     # redis-py takes a read that is blocked for longer than the socket timeout for a dead server.
     assert reader.BLOCK_MS / 1000 + 5 <= client.SOCKET_TIMEOUT_S
+
+
+def test_a_connection_that_was_reset_is_one_that_passes(redis_server_module: EmbeddedServer) -> None:
+    # Under uvloop, as workers run: it has an error of its own for what the peer has reset.
+    async def main() -> None:
+        async with connect(Endpoint(redis_server_module.url, "")) as one:
+            connection = one.connection_pool.make_connection()
+            await connection.connect()
+            connection._writer.transport.abort()
+            await asyncio.sleep(0.01)
+            with pytest.raises(RedisConnectionError, match="was reset") as caught:
+                await connection.send_command("PING")
+            assert passes(caught.value)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 def test_patience_ends_with_the_service(caplog: pytest.LogCaptureFixture) -> None:
