@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ import redis.asyncio as redis
 from faust.exceptions import ProducerSendError
 from faust.types import TP, RecordMetadata
 from mode import get_logger
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
 
 from stream.transport import scripts
 from stream.transport.client import ServerClock, backoff_s
@@ -34,6 +36,11 @@ _TOMBSTONE_TTL_MS = 24 * 3600 * 1000
 # One pipeline: enough to hide the round trip, little enough to leave the server to others in between.
 _BATCH_MESSAGES = 256
 _BATCH_BYTES = 1 << 20
+# What the server has taken is kept for so long, in case that it comes back without it: an append-only file
+# that is synced each second lacks up to two after a power failure, a healthy replica less. No more than so
+# many bytes are kept.
+_KEPT_S = 5.0
+_KEPT_BYTES = 16 << 20
 # What may wait while the server is away. `put` blocks beyond it, and with it whoever makes the messages.
 _PENDING_MESSAGES = 10_000
 _PENDING_BYTES = 64 << 20
@@ -56,14 +63,47 @@ class Pending:
     size: int
     answer: asyncio.Future[RecordMetadata]
 
+    @property
+    def script_keys(self) -> list[bytes | str]:
+        """Keys of the script `scripts.PUBLISH`."""
+        return [self.stream, index_key(self.stream), tombstones_key(self.stream), self.once or ""]
+
+    @property
+    def script_args(self) -> list[bytes | str | int]:
+        """Its arguments."""
+        return [
+            int(self.compact),
+            0 if self.once is None else _ONCE_TTL_MS,
+            _TOMBSTONE_TTL_MS,
+            self.key or "",
+            int(self.is_tombstone),
+            *self.args,
+        ]
+
+    @property
+    def by_script(self) -> bool:
+        """Whether it takes the script to publish it."""
+        return self.compact or self.once is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    at_s: float
+    offset: int
+    message: Pending
+
 
 class Outbox:
     """A bounded queue of messages, and the loop that publishes them.
 
+    A server may come back without the last of what it had taken: after a power failure, or because a replica
+    has taken its place. Each new connection begins with a look at where the streams end, and what is missing
+    there is published again, in its order and before anything else.
+
     Parameters
     ----------
     client : redis.asyncio.Redis
-        Must not repeat commands by itself.
+        For this alone. Must not repeat commands by itself.
     clock : ServerClock
         Kept right by the ids that come back.
     gives_up_after : callable
@@ -81,11 +121,14 @@ class Outbox:
         self.unanswered: set[asyncio.Future[RecordMetadata]] = set()
         self.repeats = 0
         self._client = client
+        client.connection_pool.connection_kwargs["redis_connect_func"] = self._on_connect
         self._clock = clock
         self._gives_up_after = gives_up_after
         self._publish = client.register_script(scripts.PUBLISH)
         self._queue: deque[Pending] = deque()
         self._queue_bytes = 0
+        self._kept: deque[_Kept] = deque()
+        self._kept_bytes = 0
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._is_closed = False
@@ -165,24 +208,9 @@ class Outbox:
     async def _transmit(self, batch: list[Pending]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
             for message in batch:
-                if message.compact or message.once is not None:
-                    keys = [
-                        message.stream,
-                        index_key(message.stream),
-                        tombstones_key(message.stream),
-                        # Not an empty one: a user of the server who is held to keys may not name it.
-                        message.once or message.stream,
-                    ]
-                    args = [
-                        int(message.compact),
-                        0 if message.once is None else _ONCE_TTL_MS,
-                        _TOMBSTONE_TTL_MS,
-                        message.key or "",
-                        int(message.is_tombstone),
-                        *message.args,
-                    ]
+                if message.by_script:
                     # A registered script: redis-py checks before each pipeline that the server has it.
-                    await self._publish(keys=keys, args=args, client=pipeline)
+                    await self._publish(keys=message.script_keys, args=message.script_args, client=pipeline)
                 else:
                     pipeline.execute_command("XADD", message.stream, *message.args)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -196,6 +224,7 @@ class Outbox:
             stream_id, is_new = reply, 1
         if is_new:
             self._clock.observe(stream_id)
+            self._keep(message, offset_of(stream_id))
         if not message.answer.done():
             message.answer.set_result(
                 RecordMetadata(
@@ -208,8 +237,63 @@ class Outbox:
                 )
             )
 
+    def _keep(self, message: Pending, offset: int) -> None:
+        now_s = time.monotonic()
+        self._kept.append(_Kept(now_s, offset, message))
+        self._kept_bytes += message.size
+        while self._kept[0].at_s < now_s - _KEPT_S or self._kept_bytes > _KEPT_BYTES:
+            self._kept_bytes -= self._kept.popleft().message.size
+            if not self._kept:
+                break
+
+    async def _on_connect(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        kept = list(self._kept)
+        streams = list(dict.fromkeys(one.message.stream for one in kept))
+        infos = await _ask(connection, [("XINFO", "STREAM", stream) for stream in streams])
+        ends = dict(zip(streams, map(_end, infos), strict=True))
+        lost = [one.message for one in kept if one.offset > ends[one.message.stream]]
+        if not lost:
+            return
+        logger.warning(
+            "the Redis server has lost %d messages that it had taken: publishing them again", len(lost)
+        )
+        for reply in await _ask(connection, [_command(message) for message in lost]):
+            if isinstance(reply, Exception):
+                # The connection is given up with it, and the next one looks again.
+                raise reply
+
     def _fail(self, message: Pending, error: BaseException) -> None:
         if not message.answer.done():
             problem = ProducerSendError(f"the server has not taken a message to {message.tp.topic}: {error}")
             problem.__cause__ = error
             message.answer.set_exception(problem)
+
+
+async def _ask(connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+    # On the connection itself, which nobody else has yet.
+    if not commands:
+        return []
+    await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies: list[Any] = []
+    for _ in commands:
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def _end(info: Any) -> int:
+    # Offset of the newest message that a stream has ever had; of one that is not there, before any.
+    if isinstance(info, Exception):
+        if "no such key" not in str(info):
+            raise info
+        return -1
+    return offset_of(dict(zip(info[::2], info[1::2], strict=True))[b"last-generated-id"])
+
+
+def _command(message: Pending) -> tuple[Any, ...]:
+    if message.by_script:
+        return ("EVAL", scripts.PUBLISH, len(message.script_keys), *message.script_keys, *message.script_args)
+    return ("XADD", message.stream, *message.args)

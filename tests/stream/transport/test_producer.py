@@ -387,6 +387,50 @@ def test_a_reply_that_was_lost_doubles_no_idempotent_message(
     assert values(client, "t:alarms:0") == [b"0", b"1"]
 
 
+def test_what_a_server_has_lost_is_published_again_before_anything_else(
+    server: EmbeddedServer, client: redis.Redis
+) -> None:
+    declare(client, "findings", TopicConfig(1))
+    declare(client, "alarms", TopicConfig(1))
+    declare(client, "table", TopicConfig(1, compact=True))
+
+    async def scenario(sender: Producer) -> None:
+        async def send(number: int) -> None:
+            value = b"%d" % number
+            await sender.send_and_wait("findings", b"", value, None, None, None)
+            await sender.send_and_wait("alarms", b"", value, None, None, [("idempotency-key", value)])
+            await sender.send_and_wait("table", b"bed", value, None, None, None)
+
+        for number in range(3):
+            await send(number)
+        # One that has kept some: all but the last ones, as a replica that is behind has.
+        for stream in ("t:findings:0", "t:alarms:0"):
+            first = client.xrange(stream, count=1)
+            client.delete(stream)
+            client.xadd(stream, first[0][1], id=first[0][0])
+        client.delete("t:once:alarms:1", "t:once:alarms:2", "t:table:0", "t:table:0:index")
+        client.client_kill_filter(_type="normal", skipme=True)
+        await send(3)
+        assert sender.repeats == 0
+
+    run(new_app(server), scenario)
+    wanted = [b"0", b"1", b"2", b"3"]
+    assert values(client, "t:findings:0") == values(client, "t:alarms:0") == wanted
+    assert values(client, "t:table:0") == [b"3"]
+
+
+def test_nothing_is_published_again_where_nothing_was_lost(
+    server: EmbeddedServer, client: redis.Redis
+) -> None:
+    async def scenario(sender: Producer) -> None:
+        for number in range(3):
+            client.client_kill_filter(_type="normal", skipme=True)
+            await sender.send_and_wait("findings", b"", b"%d" % number, 0, None, None)
+
+    run(new_app(server), scenario)
+    assert values(client, "t:findings:0") == [b"0", b"1", b"2"]
+
+
 def test_stopping_does_not_wait_for_a_dead_server(
     server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
