@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit, urlunsplit
 
 import redis.asyncio as redis
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -63,17 +73,70 @@ class _Unix(_Frank, UnixDomainSocketConnection):
     pass
 
 
-_FRANK = {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
+class _Asking(_Frank):
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if not self.is_connected:
+            # Left to itself it would connect to the server that it had before, however often it is asked.
+            await self.connect()
+        await super().send_packed_command(command, check_health)
+
+
+class _Managed(_Asking, SentinelManagedConnection):
+    pass
+
+
+class _ManagedTls(_Asking, SentinelManagedSSLConnection):
+    pass
+
+
+_FRANK = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Unix,
+    SentinelManagedConnection: _Managed,
+    SentinelManagedSSLConnection: _ManagedTls,
+}
+_SENTINEL_PORT = 26379
+# One that does not answer is passed over: there are others.
+_ASK_S = 1.0
 
 
 def client_of(url: str, **options: Any) -> redis.Redis:
-    """Return a client as `redis.asyncio.Redis.from_url` does.
+    """Return a client as `redis.asyncio.Redis.from_url` does, of a server or of whichever Sentinels name.
 
     A connection that has broken is a `redis.exceptions.ConnectionError` of every command, under uvloop, too.
+
+    Parameters
+    ----------
+    url : str
+        With the query option ``sentinel=NAME`` host and port are those of a Sentinel, and the server is the
+        one that it calls the primary of NAME; more Sentinels follow as ``sentinels=HOST:PORT,HOST:PORT``.
+        User, password, database and TLS of the URL are the server's.
+    **options
+        Of the connections.
     """
-    client: redis.Redis = redis.Redis.from_url(url, **options)
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    named = "sentinel" in query
+    client = _primary(parts, query, options) if named else redis.Redis.from_url(url, **options)
     pool = client.connection_pool
     pool.connection_class = _FRANK[pool.connection_class]
+    return client
+
+
+def _primary(parts: SplitResult, query: dict[str, list[str]], options: dict[str, Any]) -> redis.Redis:
+    (name,) = query.pop("sentinel")
+    others = query.pop("sentinels", [""])[0].split(",")
+    addresses = [(parts.hostname or "localhost", parts.port or _SENTINEL_PORT)]
+    for host, _, port in (other.partition(":") for other in others if other):
+        addresses.append((host, int(port or _SENTINEL_PORT)))
+    url = urlunsplit(parts._replace(query=urlencode(query, doseq=True)))
+    of_server = {key: value for key, value in parse_url(url).items() if key not in ("host", "port")}
+    # The pool of Sentinels has a way of its own to ask for TLS.
+    of_server["ssl"] = of_server.pop("connection_class", None) is SSLConnection
+    asking = {"socket_timeout": _ASK_S, "socket_connect_timeout": _ASK_S, "retry": Retry(NoBackoff(), 0)}
+    sentinel: Any = Sentinel(addresses, sentinel_kwargs=asking)  # type: ignore[no-untyped-call]
+    client: redis.Redis = sentinel.master_for(name, **options, **of_server)
     return client
 
 
