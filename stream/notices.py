@@ -124,8 +124,9 @@ class Notices:
                 index_key(stream),
                 tombstones_key(stream),
                 once_key(self._prefix, ALARMS, event.event.encode()),
+                "",
             ],
-            args=[0, _ONCE_TTL_MS, 0, bed, 0, *trim_options(config, now_ms), "*", *fields],
+            args=[0, _ONCE_TTL_MS, 0, bed, 0, "", *trim_options(config, now_ms), "*", *fields],
         )
         if is_new:
             log.warning("%s: %s (%s)", event.rule, event.message, event.presence)

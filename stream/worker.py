@@ -345,6 +345,9 @@ class Worker:
         self._refilled.add(tp)
         for at in range(0, len(chunks), _TOGETHER):
             await self._scorer.room()
+            if tp not in self._refilled:
+                # Given away meanwhile, perhaps to ourselves: then the rings are filled anew.
+                return
             await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]])
 
     async def _history(self, partition: int, before: str) -> list[SampleChunk]:

@@ -77,7 +77,7 @@ class _Asking(_Frank):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         if not self.is_connected:
             # Left to itself it would connect to the server that it had before, however often it is asked.
-            await self.connect()
+            await self.connect()  # type: ignore[no-untyped-call]
         await super().send_packed_command(command, check_health)
 
 

@@ -60,13 +60,16 @@ class Pending:
     """Of XADD, after the stream's key."""
     once: bytes | None
     """Redis key that remembers it, if it has an idempotency key."""
+    fence: tuple[str, int] | None
+    """Of a table's change: Redis key of the generation that may write it, and the writer's own."""
     size: int
     answer: asyncio.Future[RecordMetadata]
 
     @property
     def script_keys(self) -> list[bytes | str]:
         """Keys of the script `scripts.PUBLISH`."""
-        return [self.stream, index_key(self.stream), tombstones_key(self.stream), self.once or ""]
+        fence = "" if self.fence is None else self.fence[0]
+        return [self.stream, index_key(self.stream), tombstones_key(self.stream), self.once or "", fence]
 
     @property
     def script_args(self) -> list[bytes | str | int]:
@@ -77,6 +80,7 @@ class Pending:
             _TOMBSTONE_TTL_MS,
             self.key or "",
             int(self.is_tombstone),
+            "" if self.fence is None else self.fence[1],
             *self.args,
         ]
 
@@ -219,10 +223,12 @@ class Outbox:
     def _succeed(self, message: Pending, reply: bytes | list[Any]) -> None:
         if isinstance(reply, list):
             stream_id, is_new = reply
-            self.repeats += not is_new
+            self.repeats += is_new == 0
+            if is_new < 0:
+                logger.warning("a change of %s is not written: its partition is another's now", message.tp)
         else:
             stream_id, is_new = reply, 1
-        if is_new:
+        if is_new > 0:
             self._clock.observe(stream_id)
             self._keep(message, offset_of(stream_id))
         if not message.answer.done():

@@ -18,6 +18,7 @@ from stream.transport.layout import (
     Message,
     TopicConfig,
     encode_message,
+    group_key,
     once_key,
     partition_of,
     stream_key,
@@ -218,6 +219,14 @@ class Producer(base.Producer):
         await outbox.put(message)
         return answer
 
+    def _fence(self, topic: str) -> tuple[str, int] | None:
+        # A worker that was stopped for a while, and does not know yet that others have its partitions, must
+        # not put its old state over theirs.
+        generation = self.app.consumer_generation_id
+        if not generation or topic not in self.app.tables.changelog_topics:
+            return None
+        return group_key(self.transport.endpoint.prefix, self.app.conf.id, "assigned"), generation
+
     async def send_and_wait(
         self,
         topic: str,
@@ -298,6 +307,7 @@ class Producer(base.Producer):
             value is None,
             [*trim_options(config, now_ms), "*", *fields],
             None if once is None else once_key(self.transport.endpoint.prefix, topic, once),
+            self._fence(topic),
             len(key or b"") + len(value or b""),
             answer,
         )

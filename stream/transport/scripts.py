@@ -8,10 +8,11 @@ from __future__ import annotations
 # Append a message to a compacted topic and remove the entry that it replaces; and publish a message with an
 # idempotency key once. Flags say which of the two is wanted (or both).
 #
-# KEYS: stream, index, tombstones, once
+# KEYS: stream, index, tombstones, once, assigned (the generation that may write)
 # ARGV: "1" if compacted, time (ms) to remember the idempotency key ("0": none), time (ms) to keep
-#       tombstones, message key, "1" if tombstone, then the arguments of XADD after the key
-# Returns the id, and 1 if the message is new.
+#       tombstones, message key, "1" if tombstone, generation of the writer ("": any may write), then the
+#       arguments of XADD after the key
+# Returns the id, and 1 if the message is new; 0-0 and -1 if others have the writer's partitions by now.
 #
 # A tombstone is purged when the next message arrives after its time, so the newest entry always stays:
 # a worker that restores a table reads until it has seen that one.
@@ -21,7 +22,11 @@ if remember > 0 then
     local first = redis.call('GET', KEYS[4])
     if first then return {first, 0} end
 end
-local id = redis.call('XADD', KEYS[1], unpack(ARGV, 6))
+if ARGV[6] ~= '' then
+    local writer = redis.call('GET', KEYS[5])
+    if writer and writer ~= ARGV[6] then return {'0-0', -1} end
+end
+local id = redis.call('XADD', KEYS[1], unpack(ARGV, 7))
 if compacted then
     local key = ARGV[4]
     local replaced = redis.call('HGET', KEYS[2], key)
