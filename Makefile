@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 JOBS   ?= 3
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help setup demo test test-page lint check audit clean
+.PHONY: help setup demo test test-page faults lint check audit clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -22,6 +22,10 @@ test: lint check  ## install the development tools, then lint, type-check and ru
 
 test-page: $(VENV)/.development  ## the tests of the live page, in headless Chromium; screenshots in build/screenshots
 	$(BIN)/python -m pytest -m page -n 2 --dist worksteal $(PYTEST_ARGS)
+
+faults: $(VENV)/.development  ## 200 faults, an hour and a half; the report is in build/faults.json
+	@mkdir -p build
+	$(BIN)/python -m tests.faults --json build/faults.json $(FAULTS_ARGS)
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
