@@ -38,8 +38,9 @@ _PASSING_ERRORS = (
     ReadOnlyError,
     OutOfMemoryError,
 )
-# Of these redis-py has no class: the server's disk is full, or a replica that it must not be without is away.
-_PASSING_CODES = re.compile(r"\b(MISCONF|NOREPLICAS) ")
+# Of these redis-py has no class: the server's disk is full, or a replica that it must not be without is away;
+# and of what makes it discard a transaction.
+_PASSING_CODES = re.compile(r"\b(MISCONF|NOREPLICAS|OOM|READONLY) ")
 # Subclasses of redis-py's ConnectionError, but no patience helps.
 _LASTING_ERRORS = (AuthenticationError, AuthorizationError)
 

@@ -61,7 +61,7 @@ class Pending:
     once: bytes | None
     """Redis key that remembers it, if it has an idempotency key."""
     fence: tuple[str, int] | None
-    """Of a table's change: Redis key of the generation that may write it, and the writer's own."""
+    """Of what only the owner of a partition may write: Redis key of the generation that may, and our own."""
     size: int
     answer: asyncio.Future[RecordMetadata]
 
@@ -210,7 +210,9 @@ class Outbox:
             logger.info("the Redis server is back (producer)")
 
     async def _transmit(self, batch: list[Pending]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipeline:
+        # All or none: a server that is full may get room while it looks through the batch, and what it then
+        # takes must not overtake what it has refused. A row is not there before what it tells of.
+        async with self._client.pipeline(transaction=True) as pipeline:
             for message in batch:
                 if message.by_script:
                     # A registered script: redis-py checks before each pipeline that the server has it.
@@ -225,7 +227,7 @@ class Outbox:
             stream_id, is_new = reply
             self.repeats += is_new == 0
             if is_new < 0:
-                logger.warning("a change of %s is not written: its partition is another's now", message.tp)
+                logger.warning("a message to %s is dropped: our partitions are others' by now", message.tp)
         else:
             stream_id, is_new = reply, 1
         if is_new > 0:

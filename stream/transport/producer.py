@@ -200,7 +200,8 @@ class Producer(base.Producer):
         """Queue a message and return a future of its metadata. Blocks while too much is waiting.
 
         A message with the header ``idempotency-key`` is published once, however often it is sent within a
-        day: repeats yield the metadata of the first.
+        day: repeats yield the metadata of the first. As a table's change, it is dropped if the partitions of
+        this worker have been handed to others meanwhile: they come to it, too.
         """
         outbox = self._ensure_outbox()
         await self._connected.wait()
@@ -219,11 +220,11 @@ class Producer(base.Producer):
         await outbox.put(message)
         return answer
 
-    def _fence(self, topic: str) -> tuple[str, int] | None:
+    def _fence(self, topic: str, once: bytes | None) -> tuple[str, int] | None:
         # A worker that was stopped for a while, and does not know yet that others have its partitions, must
-        # not put its old state over theirs.
+        # not put its old state over theirs, nor tell of what is theirs to tell by now.
         generation = self.app.consumer_generation_id
-        if not generation or topic not in self.app.tables.changelog_topics:
+        if not generation or (once is None and topic not in self.app.tables.changelog_topics):
             return None
         return group_key(self.transport.endpoint.prefix, self.app.conf.id, "assigned"), generation
 
@@ -307,7 +308,7 @@ class Producer(base.Producer):
             value is None,
             [*trim_options(config, now_ms), "*", *fields],
             None if once is None else once_key(self.transport.endpoint.prefix, topic, once),
-            self._fence(topic),
+            self._fence(topic, once),
             len(key or b"") + len(value or b""),
             answer,
         )

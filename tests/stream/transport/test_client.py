@@ -6,7 +6,13 @@ import faust
 import pytest
 import uvloop
 from faust.exceptions import ImproperlyConfigured
-from redis.exceptions import AuthenticationError, BusyLoadingError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ExecAbortError,
+    ReadOnlyError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from yarl import URL
 
@@ -43,6 +49,7 @@ def test_what_passes_and_what_does_not() -> None:
     assert passes(ResponseError(full))
     # As redis-py tells it of a pipeline.
     assert passes(ResponseError(f"Command # 1 (XADD a) of pipeline caused error: {full}"))
+    assert passes(ExecAbortError("Transaction discarded because of: OOM command not allowed"))
     assert not any(map(passes, [AuthenticationError(), ResponseError("ERR no"), ValueError()]))
 
 

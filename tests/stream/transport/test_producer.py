@@ -387,25 +387,28 @@ def test_a_reply_that_was_lost_doubles_no_idempotent_message(
     assert values(client, "t:alarms:0") == [b"0", b"1"]
 
 
-def test_a_table_is_not_changed_by_who_has_lost_its_partition(
+def test_who_has_lost_a_partition_changes_no_table_and_tells_nothing(
     server: EmbeddedServer, client: redis.Redis
 ) -> None:
     app = new_app(server)
     table = app.Table("state", key_type=bytes, value_type=bytes, partitions=1)
     name = table.changelog_topic.get_topic_name()
     declare(client, name, TopicConfig(1, compact=True))
+    declare(client, "alarms", TopicConfig(1))
 
     async def scenario(sender: Producer) -> None:
         for generation, value in ((5, b"mine"), (7, b"theirs"), (5, b"stale")):
             app.consumer_generation_id = generation
             client.set("t:group:test:assigned", max(generation, 7 if value == b"stale" else 0))
             await sender.send_and_wait(name, b"bed", value, 0, None, None)
+            await sender.send_and_wait("alarms", b"bed", value, 0, None, [("idempotency-key", value)])
         await sender.flush_or_fail()
         # Who has the partition does not know that one was refused.
         assert sender.repeats == 0
 
     run(app, scenario)
     assert values(client, f"t:{name}:0") == [b"theirs"]
+    assert values(client, "t:alarms:0") == [b"mine", b"theirs"]
 
 
 def test_what_a_server_has_lost_is_published_again_before_anything_else(
