@@ -124,7 +124,7 @@ class Notices:
                 index_key(stream),
                 tombstones_key(stream),
                 once_key(self._prefix, ALARMS, event.event.encode()),
-                "",
+                stream,
             ],
             args=[0, _ONCE_TTL_MS, 0, bed, 0, "", *trim_options(config, now_ms), "*", *fields],
         )

@@ -68,8 +68,10 @@ class Pending:
     @property
     def script_keys(self) -> list[bytes | str]:
         """Keys of the script `scripts.PUBLISH`."""
-        fence = "" if self.fence is None else self.fence[0]
-        return [self.stream, index_key(self.stream), tombstones_key(self.stream), self.once or "", fence]
+        # In place of a key that is not needed stands one that whoever may write the stream may use.
+        fence = self.stream if self.fence is None else self.fence[0]
+        once = self.once or self.stream
+        return [self.stream, index_key(self.stream), tombstones_key(self.stream), once, fence]
 
     @property
     def script_args(self) -> list[bytes | str | int]:

@@ -109,6 +109,7 @@ def report(rounds: Sequence[Round], seed: int) -> dict[str, Any]:
         "chunks": sum(done.chunks for done in rounds),
         "findings": sum(done.findings for done in rounds),
         "alarms": sum(done.alarms for done in rounds),
+        "judged_otherwise": sum(done.judged_otherwise for done in rounds),
         "violations": [f"seed {done.seed}: {wrong}" for done in rounds for wrong in done.wrong],
         "kinds": {
             kind: {
@@ -144,7 +145,8 @@ def in_words(found: dict[str, Any]) -> list[str]:
     ]
     lines = table(("fault", "times", "told after, median / max (s)", "back after, median / max (s)"), rows)
     sums = f"{found['faults']} faults, {found['chunks']} chunks, {found['findings']} findings, "
-    return [*lines, "", sums + f"{found['alarms']} alarms; {len(found['violations'])} violations"]
+    sums += f"{found['alarms']} alarms ({found['judged_otherwise']} came back at other times)"
+    return [*lines, "", sums + f"; {len(found['violations'])} violations"]
 
 
 if __name__ == "__main__":

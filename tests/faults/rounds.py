@@ -40,6 +40,8 @@ class Round:
     seed : int
     courses : list of Course
     chunks, findings, alarms : int
+    judged_otherwise : int
+        See `invariants.judged_otherwise`.
     rss_mb : dict of str to float
         Of the parts at its end.
     wrong : list of str
@@ -51,6 +53,7 @@ class Round:
     chunks: int = 0
     findings: int = 0
     alarms: int = 0
+    judged_otherwise: int = 0
     rss_mb: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -150,6 +153,7 @@ async def _look(ward: FaultyWard, session: Session, scene: Scene, done: Round) -
         await asyncio.sleep(0.5)
     done.wrong += wrong
     done.chunks, done.findings = len(found.chunks), len(found.findings)
+    done.judged_otherwise = invariants.judged_otherwise(found, expected)
     done.alarms = len({event.alarm for event in found.events})
 
 
