@@ -228,6 +228,8 @@ _COMMANDS = {
     "bed": "stream.bed_commands:bed",
     "record": "stream.recording.commands:record",
     "watch": "stream.commands:watch",
+    "topics": "stream.topic_commands:topics",
+    "bridge": "stream.commands:bridge",
     "audit": "stream.audit.commands:audit",
     "models": "models.commands:models",
     "config": "stream.config_commands:config",
@@ -529,6 +531,7 @@ async def _find_snapshot(url: str, alarm: str) -> Snapshot:
 
 def _known_errors() -> tuple[type[Exception], ...]:
     # Imported late: only a failed command needs them.
+    from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
     from redis.exceptions import RedisError
 
     from ingest.source import IngestError
@@ -551,6 +554,7 @@ def _known_errors() -> tuple[type[Exception], ...]:
         SettingsError,
         # A server that went away and stayed away.
         RedisError,
+        KafkaError,
     )
 
 

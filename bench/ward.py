@@ -54,6 +54,9 @@ class Ward:
         Port of the live page; none is started without it.
     recordings : Path, optional
         Folder into which everything is recorded; nothing is without it.
+    kafka : str, optional
+        URL of a cluster that has the topics: the workers run there, and a bridge stands between it and the
+        server.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class Ward:
         scorer: tuple[str, ...] | None = None,
         page_port: int | None = None,
         recordings: Path | None = None,
+        kafka: str | None = None,
     ) -> None:
         self.server = EmbeddedServer(directory)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -80,6 +84,7 @@ class Ward:
         self._scorer = scorer
         self._page_port = page_port
         self._recordings = recordings
+        self._kafka = kafka
         # The children take it from the environment, as we do.
         self._prefix = Settings().prefix
 
@@ -95,6 +100,8 @@ class Ward:
     def __enter__(self) -> Self:
         self.server.start()
         try:
+            if self._kafka is not None:
+                self.start_bridge("bridge")
             for name in self.workers:
                 self.start_worker(name)
             if self._page_port is not None:
@@ -117,7 +124,12 @@ class Ward:
         if self._scorer is not None:
             return self._spawn(name, *self._scorer, "--redis", self.url)
         # Both named: a broker in the environment is another deployment's.
-        return self._start(name, "worker", "--broker", self.url, *self._worker_options)
+        return self._start(name, "worker", "--broker", self._kafka or self.url, *self._worker_options)
+
+    def start_bridge(self, name: str) -> subprocess.Popen[bytes]:
+        """Start one more bridge under a name of its own."""
+        assert self._kafka is not None, "a bridge stands between two servers"
+        return self._start(name, "bridge", "--broker", self._kafka)
 
     def _start(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._spawn(name, "-m", "bedside", arguments[0], "--redis", self.url, *arguments[1:])

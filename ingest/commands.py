@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ import click
 from ingest.live.commands import SourceCommands
 from stream.console import (
     RefusalError,
+    broker_option,
     fs_option,
+    kafka_url,
     metrics_option,
     progress_bar,
     redis_option,
@@ -23,10 +26,11 @@ from stream.console import (
     server_url,
 )
 from stream.logs import say
-from stream.settings import Settings
+from stream.settings import Settings, is_kafka
 
 if TYPE_CHECKING:
     from ingest.chunks import Feed
+    from ingest.publisher import Publisher
     from ingest.source import Recording
 
 
@@ -87,6 +91,7 @@ speed_option = click.option(
     help="Decides what --faults and --beds leave to chance. [default: the script's, else 0]",
 )
 @fs_option
+@broker_option
 @redis_option
 @metrics_option(9465)
 def replay(
@@ -104,6 +109,7 @@ def replay(
     faults: str | None,
     seed: int | None,
     fs: float | None,
+    broker: str | None,
     redis: str | None,
     metrics_port: int | None,
 ) -> None:
@@ -120,6 +126,7 @@ def replay(
     bedside replay mitdb/100 --faults docs/faults/bad-day.yaml --seed 7
     bedside replay recordings/icu-1 --bed icu-1-again
     bedside replay --dataset mitdb --record 207
+    bedside replay mitdb/207 --broker kafka://kafka.example:9092
     """
     from ingest.chunks import Feed
     from ingest.recordings import open_recordings
@@ -162,7 +169,7 @@ def replay(
         raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
     if faults is not None:
         feeds = _with_faults(feeds, faults, seed)
-    _send(feeds, speed, redis, metrics_port)
+    _send(feeds, speed, broker, redis, metrics_port)
 
 
 def _downloaded(dataset: str, record: str | None) -> str:
@@ -250,6 +257,7 @@ def ingest() -> None:
 @click.option("--prefix", default="sim-", show_default=True, help="Beds are called PREFIX1, PREFIX2 …")
 @click.option("--seconds", type=click.FloatRange(min=1), help="End after so much signal. [default: never]")
 @speed_option
+@broker_option
 @redis_option
 @metrics_option(9465)
 def simulate(
@@ -259,6 +267,7 @@ def simulate(
     prefix: str,
     seconds: float | None,
     speed: float,
+    broker: str | None,
     redis: str | None,
     metrics_port: int | None,
 ) -> None:
@@ -278,7 +287,7 @@ def simulate(
         Feed(f"{prefix}{number + 1}", PatientSimulator(seed + number, timeline, duration_s=seconds))
         for number in range(beds)
     ]
-    _send(feeds, speed, redis, metrics_port)
+    _send(feeds, speed, broker, redis, metrics_port)
 
 
 def _distinct(names: list[str]) -> tuple[str, ...]:
@@ -289,12 +298,13 @@ def _distinct(names: list[str]) -> tuple[str, ...]:
     )
 
 
-def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int | None) -> None:
+def _send(
+    feeds: list[Feed], speed: float, broker: str | None, redis: str | None, metrics_port: int | None
+) -> None:
     from ingest import replay as replaying
-    from ingest.publisher import BusPublisher
-    from stream.bus import Bus
 
-    url, prefix = server_url(redis), Settings().prefix
+    kafka = kafka_url(broker)
+    url = kafka or broker or server_url(redis)
     serve_metrics(metrics_port, 9465)
     # A thread that reads a file must not keep the schedule waiting: Python's own 5 ms are late.
     sys.setswitchinterval(_SWITCH_S)
@@ -302,7 +312,7 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
     what = feeds[0].bed if len(feeds) == 1 else f"{len(feeds)} beds"
 
     async def run(stop: asyncio.Event) -> None:
-        async with await Bus.connect(url, prefix=prefix) as bus:
+        async with _publisher(url, stop) as publisher:
             with progress_bar(f"sending {what}", total) as progress:
 
                 def told(status: replaying.ReplayStatus) -> None:
@@ -310,7 +320,6 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
                     if status.behind_s > _BEHIND_S:
                         say(f"{status.behind_s:.1f} s behind schedule")
 
-                publisher = BusPublisher(bus, on_wait=say, stop_event=stop)
                 report = await replaying.replay(
                     feeds, publisher, speed=speed, stop_event=stop, on_status=told
                 )
@@ -322,6 +331,22 @@ def _send(feeds: list[Feed], speed: float, redis: str | None, metrics_port: int 
             raise RefusalError("; ".join(f"bed {bed}: {why}" for bed, why in report.failed.items()))
 
     run_until_stopped(run)
+
+
+@asynccontextmanager
+async def _publisher(url: str, stop: asyncio.Event) -> AsyncIterator[Publisher]:
+    prefix = Settings().prefix
+    if is_kafka(url):
+        from ingest.kafka_publisher import kafka_publisher
+
+        async with kafka_publisher(url, prefix, on_wait=say, stop_event=stop) as publisher:
+            yield publisher
+        return
+    from ingest.publisher import BusPublisher
+    from stream.bus import Bus
+
+    async with await Bus.connect(url, prefix=prefix) as bus:
+        yield BusPublisher(bus, on_wait=say, stop_event=stop)
 
 
 def _chunks(feeds: list[Feed]) -> float | None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from prometheus_client import Counter, Gauge
+
+from stream.contract import INVALID, SampleChunk
 
 BEDS = Gauge("bedside_ingest_beds", "Beds being fed at the moment.")
 CHUNKS = Counter("bedside_ingest_chunks", "Sample chunks published.")
@@ -17,3 +22,10 @@ DEVICE_CLOCK = Gauge(
     "bedside_ingest_device_clock_seconds",
     "By how much the device's clock that is furthest off is behind ours (negative: ahead).",
 )
+
+
+def observe(chunks: Sequence[SampleChunk], values: Sequence[bytes]) -> None:
+    """Count chunks that were published, and the bytes that they were on the wire."""
+    CHUNKS.inc(len(chunks))
+    BYTES.inc(sum(map(len, values)))
+    INVALID_SAMPLES.inc(sum(int(np.count_nonzero(chunk.samples == INVALID)) for chunk in chunks))

@@ -8,13 +8,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 from redis.exceptions import RedisError, ResponseError
 
 from ingest import metrics
 from stream.bus import Bus, heed_cancellation
 from stream.clock import Clock, SystemClock
-from stream.contract import INVALID, SampleChunk
+from stream.contract import SampleChunk
 from stream.topics import SAMPLES
 from stream.transport.connection import passes
 from stream.transport.layout import partition_of, stream_key
@@ -111,9 +110,7 @@ class BusPublisher:
         ids = await self._hand_over(messages, paced=0 < pace <= 1)
         for stream, entry_id in zip(streams, ids, strict=False):
             self._unread[stream].append(_position(entry_id))
-        metrics.CHUNKS.inc(len(chunks))
-        metrics.BYTES.inc(sum(len(value) for _, value in messages))
-        metrics.INVALID_SAMPLES.inc(sum(int(np.count_nonzero(chunk.samples == INVALID)) for chunk in chunks))
+        metrics.observe(chunks, [value for _, value in messages])
 
     async def _hand_over(self, messages: Sequence[tuple[bytes, bytes]], *, paced: bool) -> list[str]:
         while True:

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import faust
-from faust.types import EventT, StreamT
+from faust.types import EventT, Message, StreamT
 
 from stream.alarms.operator import RefusedError, another_patient
 from stream.audit.recorder import Recorder
@@ -24,7 +24,6 @@ from stream.model_pool import ModelUnavailableError
 from stream.outgoing import Outgoing
 from stream.scorer import Scorer
 from stream.snapshots.store import SnapshotStore
-from stream.transport.ids import time_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +41,8 @@ class Answering:
     outgoing : Outgoing
     bus : callable
         Returns the worker's own connection.
+    asked_ms : callable
+        Returns when the server took a command; see `stream.broker.Broker.asked_ms`.
     clock : Clock
     """
 
@@ -51,12 +52,14 @@ class Answering:
         recorder: Recorder,
         outgoing: Outgoing,
         bus: Callable[[], Awaitable[Bus]],
+        asked_ms: Callable[[Message], float],
         clock: Clock,
     ) -> None:
         self._scorer = scorer
         self._recorder = recorder
         self._outgoing = outgoing
         self._bus = bus
+        self._asked_ms = asked_ms
         self._clock = clock
         # The last command of a bed for which one waits for a model.
         self._waiting: dict[str, asyncio.Task[None]] = {}
@@ -90,7 +93,7 @@ class Answering:
         # By the server's clock alone: that of whoever asks may be an hour off, and ours may have been set.
         async def read() -> float:
             seconds, microseconds = await (await self._bus()).client.time()
-            return seconds * 1e3 + microseconds / 1e3 - time_of(event.message.offset)
+            return seconds * 1e3 + microseconds / 1e3 - self._asked_ms(event.message)
 
         age_ms = await until_answered("cannot read the server's clock", read)
         return age_ms <= (command.expires - command.at) / 1e6
@@ -131,7 +134,7 @@ class Answering:
             except (RefusedError, ModelUnavailableError) as error:
                 refusal = str(error)
         # Whoever reads the answer may rely on it, also if this worker dies now.
-        await self._outgoing.flush()
+        await self._scorer.flush()
         await self._recorder.answer(command, now_ns, answer, refusal)
 
     @asynccontextmanager

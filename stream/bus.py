@@ -24,7 +24,19 @@ from stream.clock import Clock, SystemClock
 from stream.masking import without_credentials
 from stream.topics import DEFAULT_PREFIX, TOPICS
 from stream.transport.connection import client_of
-from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
+from stream.transport.layout import (
+    IDEMPOTENCY_HEADER,
+    ONCE_TTL_MS,
+    Message,
+    TopicConfig,
+    encode_message,
+    once_key,
+    partition_of,
+    registry_key,
+    stream_key,
+    trim_options,
+)
+from stream.transport.scripts import PUBLISH
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +146,7 @@ class Bus:
         self._topics: dict[str, TopicConfig] = {}
         # What the server's clock shows more than ours: retention by time counts in the server's time.
         self._server_ahead_ms = 0
+        self._publish_once = client.register_script(PUBLISH)
 
     @classmethod
     async def connect(cls, url: str, *, prefix: str = DEFAULT_PREFIX, clock: Clock | None = None) -> Self:
@@ -191,6 +204,11 @@ class Bus:
             self._topics[topic] = TopicConfig.from_json(registered) if registered else wanted
         return self._topics[topic]
 
+    async def topics(self) -> dict[str, TopicConfig]:
+        """Return the topics that are registered."""
+        entries: Any = await self.client.hgetall(registry_key(self.prefix))
+        return {name.decode(): TopicConfig.from_json(config) for name, config in entries.items()}
+
     async def declare_all(self) -> None:
         """Register every topic of `stream.topics` that is new."""
         for topic in TOPICS:
@@ -217,21 +235,41 @@ class Bus:
         list of str
             Stream ids, in the order of `messages`.
         """
+        now_ms = self._now_ms()
+        return await self.hand_on(
+            topic, [Message(now_ms, key, value, []) for key, value in messages], paced=paced
+        )
+
+    async def hand_on(self, topic: str, messages: Iterable[Message], *, paced: bool = True) -> list[str]:
+        """Append messages of another broker: see `publish_many`, with their own times, and headers.
+
+        One that has an ``idempotency-key`` among them is on the stream once, however often it is handed on.
+        """
         config = await self.declare(topic)
-        now_ms = self._clock.now_ns() // 1_000_000 + self._server_ahead_ms
-        trim: dict[str, Any] = {}
-        if config.retention_ms is not None and paced:
-            trim = {"minid": now_ms - config.retention_ms, "approximate": True}
-        elif config.retention_ms is not None:
-            trim = {"maxlen": _UNPACED_MAXLEN, "approximate": True}
-        elif config.maxlen is not None:
-            trim = {"maxlen": config.maxlen, "approximate": True}
+        now_ms = self._now_ms()
+        if config.retention_ms is not None and not paced:
+            config = TopicConfig(config.partitions, maxlen=_UNPACED_MAXLEN)
+        limits = trim_options(config, now_ms)
         # All or none: of what a server that is full takes in part, a repeat would come out of order.
         pipeline = self.client.pipeline(transaction=True)
-        for key, value in messages:
-            stream = stream_key(self.prefix, topic, partition_of(key, config.partitions))
-            pipeline.xadd(stream, {"t": now_ms, "k": key, "v": value}, **trim)
-        return [entry_id.decode() for entry_id in await pipeline.execute()]
+        for message in messages:
+            stream = stream_key(self.prefix, topic, partition_of(message.key or b"", config.partitions))
+            fields = encode_message(message)
+            once = dict(message.headers).get(IDEMPOTENCY_HEADER)
+            if once is None:
+                pipeline.execute_command("XADD", stream, *limits, "*", *fields)
+                continue
+            await self._publish_once(
+                # In place of a key that is not needed stands one that whoever may write the stream may use.
+                keys=[stream, stream, stream, once_key(self.prefix, topic, once), stream],
+                args=[0, ONCE_TTL_MS, 0, message.key or b"", 0, "", *limits, "*", *fields],
+                client=pipeline,
+            )
+        replies = await pipeline.execute()
+        return [(reply[0] if isinstance(reply, list) else reply).decode() for reply in replies]
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ns() // 1_000_000 + self._server_ahead_ms
 
     async def tail(
         self, *topics: str, after: str = "$", positions: Mapping[str, str] | None = None
@@ -295,3 +333,15 @@ class Bus:
         key = stream_key(self.prefix, topic, partition)
         rows: Any = await self.client.xrevrange(key, max=f"({before}", min="-", count=count)
         return [Entry(topic, partition, i.decode(), f.get(b"k", b""), f.get(b"v", b"")) for i, f in rows]
+
+
+def on_first_use(url: str, *, prefix: str, clock: Clock | None = None) -> Callable[[], Awaitable[Bus]]:
+    """Return a function that returns one connection, which its first call opens; see `Bus.connect`."""
+    opened: list[Bus] = []
+
+    async def get() -> Bus:
+        if not opened:
+            opened.append(await Bus.connect(url, prefix=prefix, clock=clock))
+        return opened[0]
+
+    return get

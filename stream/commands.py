@@ -1,4 +1,4 @@
-"""The commands ``worker`` and ``watch``."""
+"""The commands ``worker``, ``watch`` and ``bridge``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import asyncio
 import click
 
 from stream.console import (
+    RefusalError,
+    broker_option,
+    kafka_url,
     metrics_option,
     model_option,
     redis_option,
@@ -16,7 +19,8 @@ from stream.console import (
     until,
 )
 from stream.logs import say
-from stream.settings import Settings, broker_with_prefix
+from stream.settings import Settings, broker_with_prefix, is_kafka
+from stream.topics import SAMPLES
 
 
 @click.command("worker")
@@ -33,9 +37,7 @@ from stream.settings import Settings, broker_with_prefix
     show_default=True,
     help="One of those that the model comes in, with thresholds of its own.",
 )
-@click.option(
-    "--broker", metavar="URL", help="Where Faust runs. [default: BEDSIDE_BROKER_URL, else the server]"
-)
+@broker_option
 @redis_option
 @metrics_option(9464)
 def worker(
@@ -49,15 +51,18 @@ def worker(
     """Score every bed as its samples come; run as many workers as you like.
 
     Where no server is named and none runs, the worker starts one of its own, which ends with it.
+    On Kafka it needs a Redis server, too, and `bedside bridge`.
 
     \b
     bedside worker
     bedside worker --model vae-bilstm-mha-100hz --backend openvino --precision bf16
     bedside worker --redis redis://broker.example:6379 --metrics-port 9100
+    bedside worker --broker kafka://kafka.example:9092 --redis redis://redis.example
     """
     from models.backends import open_session
     from models.bundle import load_bundle
-    from stream.bus import Bus
+    from stream.broker import Broker, RedisBroker
+    from stream.bus import Bus, on_first_use
     from stream.embedded import EmbeddedServer, running_url
     from stream.worker import Worker
 
@@ -71,30 +76,44 @@ def worker(
     for fallback in session.fallbacks:
         say(f"not on {fallback.backend}: {fallback.reason}")
     broker = broker or settings.broker_url
-    url = redis or settings.redis_url or broker or running_url(settings.runtime_dir)
+    on_kafka = is_kafka(broker)
+    url = redis or settings.redis_url or (None if on_kafka else broker) or running_url(settings.runtime_dir)
     own = None
+    if url is None and on_kafka:
+        raise RefusalError(
+            "no Redis server: beside Kafka, name the one that displays read, with --redis or"
+            " BEDSIDE_REDIS_URL"
+        )
     if url is None:
         own = EmbeddedServer(settings.runtime_dir).start()
         url = own.url
         say(f"started a server at {url}")
     try:
-        broker_url = broker_with_prefix(broker or url, settings.prefix)
+        broker_url = broker or url
+        bus = on_first_use(url, prefix=settings.prefix)
 
-        async def prepare() -> None:
-            async with await Bus.connect(url, prefix=settings.prefix) as bus:
-                await bus.declare_all()
+        async def find() -> Broker:
+            async with await Bus.connect(url, prefix=settings.prefix) as early:
+                await early.declare_all()
+                if on_kafka:
+                    from stream.kafka.broker import KafkaBroker
 
-        asyncio.run(prepare())
+                    return await KafkaBroker.find(broker_url, settings.prefix)
+                partitions = (await early.declare(SAMPLES)).partitions
+            return RedisBroker(broker_with_prefix(broker_url, settings.prefix), partitions, bus)
+
+        found = asyncio.run(find())
         serve_metrics(metrics_port, 9464)
         manifest = session.manifest
         faust_worker = Worker(
-            broker_url,
+            found,
+            bus,
             url,
             session,
             prefix=settings.prefix,
             bundle=bundle.path.absolute(),
             on_ready=lambda: say(
-                f"worker ready: {manifest.name} on {session.backend} {session.precision}, {url}"
+                f"worker ready: {manifest.name} on {session.backend} {session.precision}, {broker_url}"
             ),
         )
         faust_worker.run()
@@ -124,5 +143,35 @@ def watch(redis: str | None) -> None:
             await bus.declare_all()
         say(f"watching the workers, {url}")
         await until(stop, Watch(url, prefix=prefix).run())
+
+    run_until_stopped(run)
+
+
+@click.command("bridge")
+@broker_option
+@redis_option
+def bridge(broker: str | None, redis: str | None) -> None:
+    """Hand on between Kafka and the Redis server that displays read.
+
+    Samples, findings, alarms and the workers' signs of life go to Redis, commands to Kafka. Run two: should
+    one fail, the other does its work ten seconds later.
+
+    \b
+    bedside bridge --broker kafka://kafka.example:9092 --redis redis://redis.example
+    """
+    from stream.bus import Bus
+
+    kafka = kafka_url(broker)
+    if kafka is None:
+        raise click.UsageError("name the Kafka cluster: --broker kafka://HOST:PORT, or BEDSIDE_BROKER_URL")
+    from stream.kafka.bridge import Bridge
+
+    url = server_url(redis)
+
+    async def run(stop: asyncio.Event) -> None:
+        async with await Bus.connect(url, prefix=Settings().prefix) as bus:
+            await bus.declare_all()
+            ready = f"bridge between {kafka} and {url}"
+            await until(stop, Bridge(kafka, bus, on_ready=lambda: say(ready)).run())
 
     run_until_stopped(run)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from stream.settings import Settings
+from stream.settings import Settings, is_kafka
 
 if TYPE_CHECKING:
     from stream.bus import Bus
@@ -34,6 +34,12 @@ redis_option = click.option(
     metavar="URL",
     help="Server of the streams: redis://, rediss:// or unix://."
     " [default: BEDSIDE_REDIS_URL, else the one on this machine]",
+)
+broker_option = click.option(
+    "--broker",
+    metavar="URL",
+    help="Where samples travel: kafka://HOST:PORT, or a Redis server."
+    " [default: BEDSIDE_BROKER_URL, else the server]",
 )
 model_option = click.option(
     "--model",
@@ -114,6 +120,12 @@ def server_url(redis: str | None) -> str:
             " or name one with --redis or BEDSIDE_REDIS_URL"
         )
     return url
+
+
+def kafka_url(broker: str | None) -> str | None:
+    """Return the Kafka cluster that is named, here or in the environment; None if it is a Redis server."""
+    named = broker or Settings().broker_url
+    return named if is_kafka(named) else None
 
 
 def run_until_stopped(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:

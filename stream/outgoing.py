@@ -12,11 +12,9 @@ from faust.types.transports import ProducerT
 from stream import metrics
 from stream.contract import AlarmEvent, Explanation, Finding, Vitals
 from stream.topics import ALARMS, DEAD_LETTERS, EXPLANATIONS, FINDINGS, VITALS
+from stream.transport.layout import IDEMPOTENCY_HEADER
 
 log = logging.getLogger(__name__)
-
-# The transport publishes a message with this header once, however often it is sent.
-_ONCE = "idempotency-key"
 
 
 class Outgoing:
@@ -30,10 +28,15 @@ class Outgoing:
     producer : callable
         Returns Faust's producer, started: it takes a third of the time of a topic's own ``send``, which is
         made for models and codecs that we do not use.
+    named : callable, optional
+        Returns what a topic is called at the broker.
     """
 
-    def __init__(self, producer: Callable[[], Awaitable[ProducerT]]) -> None:
+    def __init__(
+        self, producer: Callable[[], Awaitable[ProducerT]], named: Callable[[str], str] = str
+    ) -> None:
         self._producer = producer
+        self._named = named
 
     async def finding(self, finding: Finding) -> Awaitable[Any]:
         metrics.FINDINGS.inc()
@@ -53,7 +56,8 @@ class Outgoing:
             event.event,
             extra={"bed": event.bed, "session": event.session, "alarm": event.alarm},
         )
-        return await self._send(ALARMS, event.bed.encode(), event.encode(), {_ONCE: event.event.encode()})
+        once = {IDEMPOTENCY_HEADER: event.event.encode()}
+        return await self._send(ALARMS, event.bed.encode(), event.encode(), once)
 
     async def explanation(self, explanation: Explanation) -> Awaitable[Any]:
         return await self._send(EXPLANATIONS, explanation.header.bed.encode(), explanation.encode())
@@ -76,4 +80,4 @@ class Outgoing:
         self, topic: str, key: Any, value: bytes | None, headers: Mapping[str, bytes] | None = None
     ) -> Awaitable[Any]:
         producer = await self._producer()
-        return await producer.send(topic, key, value, None, None, dict(headers or {}))
+        return await producer.send(self._named(topic), key, value, None, None, dict(headers or {}))

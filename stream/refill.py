@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 
+from stream.broker import Kept
 from stream.bus import Bus
 from stream.contract import MalformedMessageError, SampleChunk
 from stream.preprocess import SETTLING_S
@@ -22,16 +23,18 @@ NEWEST = f"{2**64 - 1}-{2**64 - 1}"
 _SMALL_PIECE = 128
 
 
-async def history(bus: Bus, partition: int, before: str, window_s: float) -> list[SampleChunk]:
+async def history(
+    recent: Callable[[int, int], Awaitable[Sequence[Kept]]], before: int, window_s: float
+) -> list[SampleChunk]:
     """Return the chunks from which the rings of a partition's beds can be rebuilt.
 
     Parameters
     ----------
-    bus : Bus
-    partition : int
-        Of the samples topic.
-    before : str
-        Stream id of the first chunk that will come by itself.
+    recent : callable
+        Returns up to so many messages of the partition before an offset, newest first; see
+        `stream.broker.Broker.recent`.
+    before : int
+        Offset of the first chunk that will come by itself.
     window_s : float
         Length of the model's window, s.
 
@@ -46,10 +49,10 @@ async def history(bus: Bus, partition: int, before: str, window_s: float) -> lis
     complete: set[str] = set()
     found: list[SampleChunk] = []
     for _ in range(_PIECES):
-        entries = await bus.recent(SAMPLES, partition, before, _PIECE)
-        for entry in entries:
+        kept = await recent(before, _PIECE)
+        for message in kept:
             try:
-                chunk = SampleChunk.decode(entry.value)
+                chunk = SampleChunk.decode(message.value)
             except MalformedMessageError:
                 # Counted and kept as a dead letter when it came.
                 continue
@@ -60,9 +63,9 @@ async def history(bus: Bus, partition: int, before: str, window_s: float) -> lis
             found.append(chunk)
             if first.end - header.n0 >= needed_s * header.fs or header.n0 == 0:
                 complete.add(header.bed)
-        if len(entries) < _PIECE or complete == newest.keys():
+        if len(kept) < _PIECE or complete == newest.keys():
             break
-        before = entries[-1].id
+        before = kept[-1].offset
     return found[::-1]
 
 

@@ -41,10 +41,13 @@ class Rows:
     get : callable
         Row of a bed, None if there is none.
     put : callable
+    written : callable
+        Awaited before a chunk is done whose changes were put.
     """
 
     get: Callable[[str], bytes | None]
     put: Callable[[str, bytes], None]
+    written: Callable[[], Awaitable[None]]
 
 
 class Scorer:
@@ -89,6 +92,8 @@ class Scorer:
         # Held from a change of a bed's state until the alarm events of that change are published and the
         # state is in the table, so that the table never knows of an event that the world does not.
         self._writing = asyncio.Lock()
+        # The broker takes nothing more: what is under way comes again, to another worker.
+        self._finished = False
         self._watched_until: dict[str, int] = {}
         self._ticked_ns = clock.now_ns()
         # Since the last checkpoint.
@@ -134,6 +139,8 @@ class Scorer:
         now_ns = self._clock.now_ns()
         refused = []
         async with self._writing:
+            if self._finished:
+                return []
             some = [delivery for delivery in some if not delivery.given_away]
             self._restore(delivery.chunk.header.bed for delivery in some)
             outcomes = self.engine.accept_many([delivery.chunk for delivery in some], now_ns, self._load())
@@ -220,6 +227,8 @@ class Scorer:
         while True:
             batch = await self.judging.next()
             async with self._writing:
+                if self._finished:
+                    return
                 for judged in await self.judging.by_present_models(batch):
                     await self._publish(judged)
             self._published.set()
@@ -290,8 +299,15 @@ class Scorer:
             sends, self._sends = self._sends, []
             done, self._done = self._done, []
         await asyncio.gather(*sends)
+        await self._rows.written()
         for delivery in done:
             delivery.ack()
+
+    async def finish(self) -> None:
+        """Write down and call done what has been published, and publish nothing more: the worker stops."""
+        async with self._writing:
+            self._finished = True
+        await self.checkpoint()
 
     # -- the operator
 
@@ -300,6 +316,9 @@ class Scorer:
 
         A model that is chosen has to be in the pool, and has to stay there until this returns.
         """
+        if self._finished:
+            # Not refused: it comes again, too.
+            await asyncio.Event().wait()
         async with self._writing:
             answer = self.engine.obey(command)
             await self._tell(answer.events)
@@ -307,6 +326,11 @@ class Scorer:
             self._keep(command.bed)
         self.judging.release()
         return answer
+
+    async def flush(self) -> None:
+        """Return when the broker has everything that was sent before, rows too."""
+        await self._outgoing.flush()
+        await self._rows.written()
 
     async def _write_settings(self, beds: Iterable[str]) -> None:
         now_ns = self._clock.now_ns()
@@ -322,6 +346,8 @@ class Scorer:
             # It was this worker that heard nothing: what came meanwhile has not been taken yet.
             return
         async with self._writing:
+            if self._finished:
+                return
             metrics.CLOCK_SKEW.set(self.engine.largest_skew_s)
             await self._tell(self.engine.tick(now_ns))
             self.judging.refresh(now_ns, self.engine.beds)

@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     redis_url: str | None = None
     """Server of the streams: ``redis://``, ``rediss://`` or ``unix://``; default the embedded one."""
     broker_url: str | None = None
-    """Where the worker's Faust app runs; default the same server."""
+    """Where samples travel and the worker's Faust app runs, ``kafka://`` too; default the same server."""
     prefix: str = DEFAULT_PREFIX
     """Start of every key of this deployment."""
     model: str = "cae-100hz"
@@ -189,20 +189,27 @@ def _files(settings: type[BaseSettings]) -> list[tuple[str, PydanticBaseSettings
 
 
 class BrokerError(ValueError):
-    """A broker that the worker cannot use; the text says which and why, in one line."""
+    """A broker that cannot be used; the text says which and why, in one line."""
+
+
+def is_kafka(broker: str | None) -> bool:
+    """Return whether a broker is a Kafka cluster rather than a Redis server."""
+    return broker is not None and broker.startswith("kafka://")
 
 
 def broker_with_prefix(url: str, prefix: str) -> str:
-    """Return a broker URL that also says with what every key of the deployment begins.
+    """Return the URL of a Redis broker that also says with what every key of the deployment begins.
 
     Raises
     ------
     BrokerError
-        If Faust would not run on our streams there.
+        If it is of no kind that we know.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss", "unix"):
-        raise BrokerError(f"broker {without_credentials(url)}: redis://, rediss:// and unix:// are possible")
+        raise BrokerError(
+            f"broker {without_credentials(url)}: redis://, rediss://, unix:// and kafka:// are possible"
+        )
     query = [(name, value) for name, value in parse_qsl(parts.query) if name != "prefix"]
     # Not urlunsplit: it drops the empty host of unix:///path.
     return f"{url.partition('?')[0]}?{urlencode([*query, ('prefix', prefix)], safe=':')}"

@@ -10,6 +10,9 @@ DEFAULT_PREFIX = "bedside:"
 WORKER_GROUP = "bedside-worker"
 """The workers' consumer group, and the name of their Faust app."""
 
+BEDS_TABLE = "beds"
+"""Faust table of what outlives a worker of each bed."""
+
 SAMPLES = "samples"
 FINDINGS = "findings"
 VITALS = "vitals"

@@ -16,14 +16,15 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import faust
 import uvloop
-from faust.types import TP, EventT, StreamT
+from faust.types import TP, EventT, Message, StreamT
 from redis.exceptions import RedisError
 
 from models.session import Session
@@ -31,7 +32,8 @@ from stream import heartbeat, metrics
 from stream.answering import Answering
 from stream.audit.recorder import Recorder
 from stream.bed_settings import SettingsBook
-from stream.bus import Bus, BusUnavailableError, until_answered
+from stream.broker import Broker
+from stream.bus import Bus, until_answered
 from stream.clock import Clock, SystemClock
 from stream.contract import MalformedMessageError, SampleChunk
 from stream.judging import Delivery
@@ -42,8 +44,7 @@ from stream.scorer import Rows, Scorer
 from stream.selfreport import SelfReport
 from stream.snapshots.keeper import Beds, Keeper
 from stream.snapshots.process import Order, SnapshotProcess
-from stream.topics import COMMANDS, SAMPLES, TOPICS, WORKER_GROUP
-from stream.transport.ids import id_of, time_of
+from stream.topics import BEDS_TABLE, COMMANDS, SAMPLES
 from stream.transport.layout import partition_of
 
 log = logging.getLogger(__name__)
@@ -69,10 +70,12 @@ class Worker:
 
     Parameters
     ----------
-    broker_url : str
-        Where the Faust app runs: ``redis://``, ``rediss://`` or ``unix://``, prefix as a query.
+    broker : Broker
+        Where the Faust app runs.
+    bus : callable
+        Returns the worker's own connection to the deployment's Redis server.
     redis_url : str
-        Server of the streams, for heartbeats and for reading back what rings need.
+        That server, for the process that makes snapshots.
     session : Session
         The loaded model; beds may choose others.
     prefix : str
@@ -86,7 +89,8 @@ class Worker:
 
     def __init__(
         self,
-        broker_url: str,
+        broker: Broker,
+        bus: Callable[[], Awaitable[Bus]],
         redis_url: str,
         session: Session,
         *,
@@ -100,8 +104,9 @@ class Worker:
             Order(url=redis_url, prefix=prefix, bundle=str(bundle), json_log=is_json())
         )
         self._clock = clock or SystemClock()
-        self._redis_url = redis_url
-        self._prefix = prefix
+        self._broker = broker
+        self._get_bus = bus
+        self._samples = broker.topic(SAMPLES)
         self._on_ready = on_ready
         self._waiting: deque[tuple[TP, Delivery]] = deque()
         self._in_hand: list[tuple[TP, Delivery]] = []
@@ -109,22 +114,21 @@ class Worker:
         self._went = asyncio.Event()
         self._partition_of: dict[str, TP] = {}
         self._refilled: set[TP] = set()
-        # Offset of the last chunk that was taken, and whether its feed comes in real time.
-        self._taken: dict[TP, tuple[int, bool]] = {}
+        # The last chunk that was taken, and whether its feed comes in real time.
+        self._taken: dict[TP, tuple[Message, bool]] = {}
         self._partitions: set[int] = set()
         self._behind_s = 0.0
-        self._bus: Bus | None = None
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._left = False
         # Faust wants a folder even for tables in memory, and would leave one where the user stands.
         self._datadir = tempfile.TemporaryDirectory(prefix="bedside-worker-")
         self.app = faust.App(
-            WORKER_GROUP,
-            broker=broker_url,
+            broker.app_id,
+            broker=broker.url,
             datadir=self._datadir.name,
             store="memory://",
             web_enabled=False,
-            topic_partitions=TOPICS[SAMPLES].partitions,
+            topic_partitions=broker.partitions,
             topic_disable_leader=True,
             # A commit says how much is done again after a crash: half a second of chunks.
             broker_commit_interval=0.5,
@@ -134,6 +138,7 @@ class Worker:
             broker_heartbeat_interval=1.0,
             # Events are acknowledged by ourselves, also long after the stream has moved on.
             stream_wait_empty=False,
+            **broker.app_options,
         )
         metrics.MODEL.info(
             {
@@ -171,23 +176,30 @@ class Worker:
     def _wire(self) -> None:
         app = self.app
 
-        def topic(name: str, partitions: int | None = None) -> Any:
+        def topic(name: str) -> Any:
             return app.topic(
-                name, key_serializer="raw", value_serializer="raw", value_type=bytes, partitions=partitions
+                self._broker.topic(name),
+                key_serializer="raw",
+                value_serializer="raw",
+                value_type=bytes,
+                partitions=self._broker.partitions,
             )
 
-        topics = {name: topic(name, config.partitions) for name, config in TOPICS.items()}
-        self._outgoing = Outgoing(app.maybe_start_producer)
+        self._outgoing = Outgoing(app.maybe_start_producer, self._broker.topic)
         self._recorder = Recorder(self._get_bus)
         # use_partitioner: rows lie by key, as samples do, and may be written from any task.
         self._table = app.Table(
-            "beds",
+            BEDS_TABLE,
             key_type=bytes,
             value_type=bytes,
-            partitions=TOPICS[SAMPLES].partitions,
+            partitions=self._broker.partitions,
             use_partitioner=True,
         )
-        rows = Rows(lambda bed: self._table.get(bed.encode()), self._put_row)
+        rows = Rows(
+            lambda bed: self._table.get(bed.encode()),
+            self._put_row,
+            lambda: self._broker.written(self._table),
+        )
         fallback = self._fallback()
         self._report = SelfReport(self._session, fallback, self._clock.now_ns())
         self._scorer = Scorer(
@@ -199,10 +211,12 @@ class Worker:
             self._clock,
             fallback=fallback,
         )
-        answering = Answering(self._scorer, self._recorder, self._outgoing, self._get_bus, self._clock)
+        answering = Answering(
+            self._scorer, self._recorder, self._outgoing, self._get_bus, self._broker.asked_ms, self._clock
+        )
         self._keeper = Keeper(self._snapshots.make, Beds(self._scorer, rows, self._held), self._clock)
-        app.agent(topics[SAMPLES], name="samples")(self._take_samples)
-        app.agent(topics[COMMANDS], name="commands")(answering.take)
+        app.agent(topic(SAMPLES), name="samples")(self._take_samples)
+        app.agent(topic(COMMANDS), name="commands")(answering.take)
         app.task(self._take_forever)
         app.task(self._scorer.judging.run_forever)
         app.task(self._scorer.publish_forever)
@@ -224,22 +238,18 @@ class Worker:
         passed_over = "; ".join(f"{fallback.backend}: {fallback.reason}" for fallback in fallbacks)
         return f"model runs on {self._session.backend}, not on {passed_over}" if passed_over else None
 
-    async def _get_bus(self) -> Bus:
-        if self._bus is None:
-            self._bus = await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock)
-        return self._bus
-
     async def _on_assigned(self, app: Any, /, *args: Any, signal: Any, **__: Any) -> None:
-        self._partitions = {tp.partition for tp in args[0] if tp.topic == SAMPLES}
+        self._partitions = {tp.partition for tp in args[0] if tp.topic == self._samples}
         if self._on_ready is not None:
-            # Faust's own records of every message, which nobody looks at: we have metrics.
-            self.app.sensors.remove(self.app.monitor)
+            if not self._broker.keeps_monitor:
+                # Faust's own records of every message, which nobody looks at: we have metrics.
+                self.app.sensors.remove(self.app.monitor)
             self._on_ready()
             self._on_ready = None
 
     async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         gone: set[TP] = set(args[0])
-        self._partitions -= {tp.partition for tp in gone if tp.topic == SAMPLES}
+        self._partitions -= {tp.partition for tp in gone if tp.topic == self._samples}
         self._refilled -= gone
         self._waiting = deque((tp, delivery) for tp, delivery in self._waiting if tp not in gone)
         for tp, delivery in self._in_hand:
@@ -253,9 +263,10 @@ class Worker:
 
     async def _on_shutdown(self, app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
         # What has been published need not be done again by the next worker.
-        await self._scorer.checkpoint()
+        await self._scorer.finish()
         await self._snapshots.end()
         await self._leave()
+        await self._broker.close()
 
     async def _keep_snapshots(self) -> None:
         # Nobody has an alarm worth a snapshot so early, and the worker has its own start to see to.
@@ -266,8 +277,10 @@ class Worker:
     def _held(self) -> list[str]:
         # The table may hold rows of other workers' beds, too, in case that they fail.
         ours = self.app.consumer.assignment()
-        partitions = TOPICS[SAMPLES].partitions
-        return [bed.decode() for bed in self._table if TP(SAMPLES, partition_of(bed, partitions)) in ours]
+        partitions = self._broker.partitions
+        return [
+            bed.decode() for bed in self._table if TP(self._samples, partition_of(bed, partitions)) in ours
+        ]
 
     def _put_row(self, bed: str, row: bytes) -> None:
         self._table[bed.encode()] = row
@@ -323,7 +336,7 @@ class Worker:
         while self._waiting and self._waiting[0][0] in self._refilled and len(some) < _TOGETHER:
             tp, delivery = self._waiting.popleft()
             assert delivery.event is not None
-            self._taken[tp] = (delivery.event.message.offset, delivery.chunk.header.pace > 0)
+            self._taken[tp] = (delivery.event.message, delivery.chunk.header.pace > 0)
             some.append((tp, delivery))
         await self._take_all(some)
 
@@ -338,7 +351,7 @@ class Worker:
 
     async def _refill(self, tp: TP, offset: int) -> None:
         # The rings of this partition's beds are empty: fill them from what came before this chunk.
-        chunks = await self._history(tp.partition, id_of(offset))
+        chunks = await self._history(tp.partition, offset)
         if not self._waiting or self._waiting[0][0] != tp:
             # Given away meanwhile.
             return
@@ -350,27 +363,22 @@ class Worker:
                 return
             await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]])
 
-    async def _history(self, partition: int, before: str) -> list[SampleChunk]:
+    async def _history(self, partition: int, before: int) -> list[SampleChunk]:
         async def read() -> list[SampleChunk]:
             return await history(
-                await self._get_bus(), partition, before, self._session.manifest.window.seconds
+                partial(self._broker.recent, partition), before, self._session.manifest.window.seconds
             )
 
         # As the transport does: wait for a server that is away.
         return await until_answered("cannot read back the samples", read)
 
     async def _look(self) -> None:
-        # By the server's clock alone: the ids of the newest chunk and of the last one that was taken. Feeds
-        # that do not come in real time are as far ahead as they may be.
-        taken = {tp: offset for tp, (offset, live) in self._taken.items() if live}
-        try:
-            ends = await self.app.consumer.highwaters(*taken) if taken else {}
-        except RedisError:
-            # The transport waits for the server and says so.
-            return
-        behind_ms = [time_of(end - 1) - time_of(taken[tp]) for tp, end in ends.items() if end > taken[tp] + 1]
-        self._behind_s = max(behind_ms, default=0) / 1000
-        self._scorer.look(self._behind_s)
+        # Feeds that do not come in real time are as far ahead as they may be.
+        taken = {tp: message for tp, (message, live) in self._taken.items() if live}
+        behind_s = await self._broker.behind_s(self.app.consumer, taken)
+        if behind_s is not None:
+            self._behind_s = behind_s
+            self._scorer.look(behind_s)
 
     async def _beat(self) -> None:
         if self._left:
@@ -383,9 +391,8 @@ class Worker:
             shedding=self._scorer.shedding.step,
         )
         try:
-            bus = await self._get_bus()
-            await heartbeat.beat(bus.client, self._prefix, self._name, status.model_dump(exclude_none=True))
-        except (RedisError, BusUnavailableError) as error:
+            await self._broker.beat(self.app.maybe_start_producer, self._name, status)
+        except (RedisError, OSError) as error:
             # No heartbeat is the message.
             log.warning("no heartbeat: %s", error)
 
@@ -394,6 +401,6 @@ class Worker:
         if self.app.crashed or self._left:
             return
         self._left = True
-        with suppress(RedisError, BusUnavailableError):
-            await heartbeat.leave((await self._get_bus()).client, self._prefix, self._name)
+        with suppress(RedisError, OSError):
+            await self._broker.leave(self.app.maybe_start_producer, self._name)
             log.info("worker %s stops on purpose", self._name)

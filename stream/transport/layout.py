@@ -31,6 +31,13 @@ from typing import NamedTuple
 # Kafka's rule, so that a topic can move there. Without ":" no topic's stream can be taken for another key.
 _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
+IDEMPOTENCY_HEADER = "idempotency-key"
+"""A message with this header is published once, however often it is sent."""
+
+ONCE_TTL_MS = 24 * 3600 * 1000
+"""For how long that is remembered: a producer that was down for the night still finds its messages there when
+it starts again from its last commit."""
+
 
 @dataclass(frozen=True, slots=True)
 class TopicConfig:

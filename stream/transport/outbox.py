@@ -23,13 +23,10 @@ from stream.transport import scripts
 from stream.transport.client import ServerClock, backoff_s
 from stream.transport.connection import passes
 from stream.transport.ids import offset_of
-from stream.transport.layout import index_key, tombstones_key
+from stream.transport.layout import ONCE_TTL_MS, index_key, tombstones_key
 
 logger = get_logger(__name__)
 
-# Longer than any producer repeats itself: one that was down for the night and starts again from its last
-# commit still finds its messages remembered.
-_ONCE_TTL_MS = 24 * 3600 * 1000
 # What Kafka allows a reader to be behind before it may miss that a key was deleted (delete.retention.ms).
 _TOMBSTONE_TTL_MS = 24 * 3600 * 1000
 
@@ -78,7 +75,7 @@ class Pending:
         """Its arguments."""
         return [
             int(self.compact),
-            0 if self.once is None else _ONCE_TTL_MS,
+            0 if self.once is None else ONCE_TTL_MS,
             _TOMBSTONE_TTL_MS,
             self.key or "",
             int(self.is_tombstone),

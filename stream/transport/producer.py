@@ -15,6 +15,7 @@ from mode import Seconds, Service, get_logger, want_seconds
 
 from stream.transport.client import ServerClock, StoppedWaitingError, connect, patiently
 from stream.transport.layout import (
+    IDEMPOTENCY_HEADER,
     Message,
     TopicConfig,
     encode_message,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-IDEMPOTENCY_HEADER = "idempotency-key"
 # Base Faust stops all processing at 100 messages that nobody waits for, and complains.
 _BUFFERED = 4096
 # Once the app stops, an unreachable server may hold it up for so long.

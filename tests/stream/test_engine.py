@@ -18,7 +18,7 @@ from stream import refill
 from stream.alarms.criteria import Criteria
 from stream.alarms.operator import Answer
 from stream.alarms.state import BedState
-from stream.bus import Bus, Entry
+from stream.broker import Kept
 from stream.contract import (
     AlarmEvent,
     Command,
@@ -632,24 +632,15 @@ def script(parts: list[tuple[str, int]], seed: int, **kwargs: Any) -> list[Sampl
 SCORES = {"score", "percentile", "lead_scores"}
 
 
-class KeptStream:
-    """The part of a bus that `stream.refill.history` uses, over a list."""
-
-    def __init__(self, log: list[SampleChunk]) -> None:
-        self.entries = [
-            Entry("samples", 0, f"{number}-0", chunk.header.bed.encode(), chunk.encode())
-            for number, chunk in enumerate(log)
-        ]
-
-    async def recent(self, topic: str, partition: int, before: str, count: int) -> list[Entry]:
-        return self.entries[: int(before.partition("-")[0])][::-1][:count]
-
-
 def refilled(
     log: list[SampleChunk], before: int, window_s: float = MANIFEST.window.seconds
 ) -> list[SampleChunk]:
-    bus: Bus = KeptStream(log)  # type: ignore[assignment]
-    return asyncio.run(refill.history(bus, 0, f"{before}-0", window_s))
+    kept = [Kept(number, chunk.encode()) for number, chunk in enumerate(log)]
+
+    async def recent(before: int, count: int) -> list[Kept]:
+        return kept[:before][::-1][:count]
+
+    return asyncio.run(refill.history(recent, before, window_s))
 
 
 @settings(max_examples=50, deadline=None)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from stream import refill
+from stream.broker import Kept, RedisBroker
 from stream.bus import Bus
 from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
 from stream.preprocess import SETTLING_S
 from stream.topics import SAMPLES, TOPICS
+from stream.transport.ids import offset_of
 from stream.transport.layout import partition_of, stream_key
 from tests.stream.synthetic import ecg, every, feed
 
@@ -42,6 +46,13 @@ def interleaved(*feeds: list[SampleChunk]) -> list[SampleChunk]:
     return [chunk for _, _, chunk in sorted(log, key=lambda entry: entry[:2])]
 
 
+def recent_on_redis(bus: Bus, partition: int) -> Callable[[int, int], Awaitable[list[Kept]]]:
+    async def connected() -> Bus:
+        return bus
+
+    return partial(RedisBroker("", 1, connected).recent, partition)
+
+
 def read_back(
     server: Server, prefix: str, log: list[SampleChunk | bytes], before: int | None = None
 ) -> dict[str, list[SampleChunk]]:
@@ -56,7 +67,7 @@ def read_back(
             stream = stream_key(prefix, SAMPLES, PARTITION)
             assert await bus.client.xlen(stream) == len(log)
             limit = ids[before] if before is not None else await bus.publish(SAMPLES, BEDS[0].encode(), b"-")
-            return await refill.history(bus, PARTITION, limit, WINDOW_S)
+            return await refill.history(recent_on_redis(bus, PARTITION), offset_of(limit), WINDOW_S)
 
     by_bed = defaultdict(list)
     for chunk in asyncio.run(go()):

@@ -85,5 +85,5 @@ def test_the_broker_url_carries_the_prefix() -> None:
         broker_with_prefix("unix:///run/s.sock?db=1", "bedside:") == "unix:///run/s.sock?db=1&prefix=bedside:"
     )
     assert broker_with_prefix("redis://h:1/0?prefix=x", "y:") == "redis://h:1/0?prefix=y:"
-    with pytest.raises(BrokerError, match="kafka"):
-        broker_with_prefix("kafka://localhost", "bedside:")
+    with pytest.raises(BrokerError, match="amqp"):
+        broker_with_prefix("amqp://localhost", "bedside:")

@@ -52,7 +52,7 @@ class Floor:
         session: Session = StandIn(small_manifest())  # type: ignore[assignment]
         self.clock = ManualClock(T0)
         self.table: dict[str, bytes] = {}
-        rows = Rows(self.table.get, self.table.__setitem__)
+        rows = Rows(self.table.get, self.table.__setitem__, _nobody)
         book = SettingsBook(_nobody)
         self.scorer = Scorer(session, Outgoing(_nobody), Recorder(_nobody), book, rows, self.clock)
         self.beds = Beds(self.scorer, rows, lambda: self.table)
