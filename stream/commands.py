@@ -89,7 +89,8 @@ def worker(
         url = own.url
         say(f"started a server at {url}")
     try:
-        broker_url = broker or url
+        where = broker or url
+        broker_url = where if on_kafka else broker_with_prefix(where, settings.prefix)
         bus = on_first_use(url, prefix=settings.prefix)
 
         async def find() -> Broker:
@@ -100,7 +101,7 @@ def worker(
 
                     return await KafkaBroker.find(broker_url, settings.prefix)
                 partitions = (await early.declare(SAMPLES)).partitions
-            return RedisBroker(broker_with_prefix(broker_url, settings.prefix), partitions, bus)
+            return RedisBroker(broker_url, partitions, bus)
 
         found = asyncio.run(find())
         serve_metrics(metrics_port, 9464)
@@ -113,7 +114,7 @@ def worker(
             prefix=settings.prefix,
             bundle=bundle.path.absolute(),
             on_ready=lambda: say(
-                f"worker ready: {manifest.name} on {session.backend} {session.precision}, {broker_url}"
+                f"worker ready: {manifest.name} on {session.backend} {session.precision}, {where}"
             ),
         )
         faust_worker.run()

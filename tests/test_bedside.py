@@ -225,7 +225,7 @@ class TestBadInput:
         assert_refused(run("alerts", "--redis", url), url)
 
     def test_a_broker_that_is_not_supported(self) -> None:
-        assert_refused(run("worker", "--broker", "kafka://localhost"), "kafka://localhost", "redis://")
+        assert_refused(run("worker", "--broker", "amqp://localhost"), "amqp://localhost", "redis://")
 
     def test_a_metrics_port_in_use(self) -> None:
         with socket.socket() as taken:
