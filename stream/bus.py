@@ -26,7 +26,6 @@ from stream.topics import DEFAULT_PREFIX, TOPICS
 from stream.transport.connection import client_of
 from stream.transport.layout import (
     IDEMPOTENCY_HEADER,
-    ONCE_TTL_MS,
     Message,
     TopicConfig,
     encode_message,
@@ -36,7 +35,7 @@ from stream.transport.layout import (
     stream_key,
     trim_options,
 )
-from stream.transport.scripts import PUBLISH
+from stream.transport.scripts import PUBLISH, publish_call
 
 log = logging.getLogger(__name__)
 
@@ -259,12 +258,10 @@ class Bus:
             if once is None:
                 pipeline.execute_command("XADD", stream, *limits, "*", *fields)
                 continue
-            await self._publish_once(
-                # In place of a key that is not needed stands one that whoever may write the stream may use.
-                keys=[stream, stream, stream, once_key(self.prefix, topic, once), stream],
-                args=[0, ONCE_TTL_MS, 0, message.key or b"", 0, "", *limits, "*", *fields],
-                client=pipeline,
+            keys, args = publish_call(
+                stream, [*limits, "*", *fields], once=once_key(self.prefix, topic, once)
             )
+            await self._publish_once(keys=keys, args=args, client=pipeline)
         replies = await pipeline.execute()
         return [(reply[0] if isinstance(reply, list) else reply).decode() for reply in replies]
 

@@ -18,19 +18,14 @@ from stream.transport.layout import (
     Message,
     TopicConfig,
     encode_message,
-    index_key,
     once_key,
     registry_key,
     stream_key,
-    tombstones_key,
     trim_options,
 )
-from stream.transport.scripts import PUBLISH
+from stream.transport.scripts import PUBLISH, publish_call
 
 log = logging.getLogger(__name__)
-
-# As the transport remembers alarm events.
-_ONCE_TTL_MS = 24 * 3600 * 1000
 
 
 async def read_config(client: redis.Redis, prefix: str, topic: str) -> TopicConfig:
@@ -118,15 +113,11 @@ class Notices:
         bed = event.bed.encode()
         config = await read_config(self._client, self._prefix, ALARMS)
         fields = encode_message(Message(now_ms, bed, event.encode(), []))
-        _, is_new = await self._publish(
-            keys=[
-                stream,
-                index_key(stream),
-                tombstones_key(stream),
-                once_key(self._prefix, ALARMS, event.event.encode()),
-                stream,
-            ],
-            args=[0, _ONCE_TTL_MS, 0, bed, 0, "", *trim_options(config, now_ms), "*", *fields],
+        keys, args = publish_call(
+            stream,
+            [*trim_options(config, now_ms), "*", *fields],
+            once=once_key(self._prefix, ALARMS, event.event.encode()),
         )
+        _, is_new = await self._publish(keys=keys, args=args)
         if is_new:
             log.warning("%s: %s (%s)", event.rule, event.message, event.presence)

@@ -21,13 +21,10 @@ from typing import Any
 from stream.bus import Bus, Entry
 from stream.contract import Audit, MalformedMessageError
 from stream.topics import AUDIT
-from stream.transport.layout import once_key, stream_key
+from stream.transport.layout import ONCE_TTL_MS, once_key, stream_key
 
 GENESIS = "0" * 64
 """What the first entry of a chain has in place of the digest before it."""
-
-# As the transport remembers alarm events: longer than any worker repeats itself.
-_ONCE_TTL_MS = 24 * 3600 * 1000
 
 # Append an entry if the chain still ends where its writer believes, and each entry once.
 #
@@ -242,7 +239,7 @@ class AuditLog:
                 audit.previous,
                 audit.number,
                 audit.digest,
-                _ONCE_TTL_MS,
+                ONCE_TTL_MS,
                 audit.encode(),
                 audit.bed,
                 GENESIS,

@@ -23,12 +23,8 @@ from stream.transport import scripts
 from stream.transport.client import ServerClock, backoff_s
 from stream.transport.connection import passes
 from stream.transport.ids import offset_of
-from stream.transport.layout import ONCE_TTL_MS, index_key, tombstones_key
 
 logger = get_logger(__name__)
-
-# What Kafka allows a reader to be behind before it may miss that a key was deleted (delete.retention.ms).
-_TOMBSTONE_TTL_MS = 24 * 3600 * 1000
 
 # One pipeline: enough to hide the round trip, little enough to leave the server to others in between.
 _BATCH_MESSAGES = 256
@@ -62,26 +58,17 @@ class Pending:
     size: int
     answer: asyncio.Future[RecordMetadata]
 
-    @property
-    def script_keys(self) -> list[bytes | str]:
-        """Keys of the script `scripts.PUBLISH`."""
-        # In place of a key that is not needed stands one that whoever may write the stream may use.
-        fence = self.stream if self.fence is None else self.fence[0]
-        once = self.once or self.stream
-        return [self.stream, index_key(self.stream), tombstones_key(self.stream), once, fence]
-
-    @property
-    def script_args(self) -> list[bytes | str | int]:
-        """Its arguments."""
-        return [
-            int(self.compact),
-            0 if self.once is None else ONCE_TTL_MS,
-            _TOMBSTONE_TTL_MS,
-            self.key or "",
-            int(self.is_tombstone),
-            "" if self.fence is None else self.fence[1],
-            *self.args,
-        ]
+    def script_call(self) -> tuple[list[bytes | str], list[bytes | str | int]]:
+        """Return keys and arguments of the script `scripts.PUBLISH`."""
+        return scripts.publish_call(
+            self.stream,
+            self.args,
+            key=self.key,
+            compact=self.compact,
+            is_tombstone=self.is_tombstone,
+            once=self.once,
+            fence=self.fence,
+        )
 
     @property
     def by_script(self) -> bool:
@@ -215,7 +202,8 @@ class Outbox:
             for message in batch:
                 if message.by_script:
                     # A registered script: redis-py checks before each pipeline that the server has it.
-                    await self._publish(keys=message.script_keys, args=message.script_args, client=pipeline)
+                    keys, args = message.script_call()
+                    await self._publish(keys=keys, args=args, client=pipeline)
                 else:
                     pipeline.execute_command("XADD", message.stream, *message.args)
             replies: list[Any] = await pipeline.execute(raise_on_error=False)
@@ -302,5 +290,6 @@ def _end(info: Any) -> int:
 
 def _command(message: Pending) -> tuple[Any, ...]:
     if message.by_script:
-        return ("EVAL", scripts.PUBLISH, len(message.script_keys), *message.script_keys, *message.script_args)
+        keys, args = message.script_call()
+        return ("EVAL", scripts.PUBLISH, len(keys), *keys, *args)
     return ("XADD", message.stream, *message.args)

@@ -5,6 +5,13 @@ Their keys lie in several slots of a Redis Cluster, which is therefore not suppo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from stream.transport.layout import ONCE_TTL_MS, index_key, tombstones_key
+
+# What Kafka allows a reader to be behind before it may miss that a key was deleted (delete.retention.ms).
+_TOMBSTONE_TTL_MS = 24 * 3600 * 1000
+
 # Append a message to a compacted topic and remove the entry that it replaces; and publish a message with an
 # idempotency key once. Flags say which of the two is wanted (or both).
 #
@@ -48,6 +55,39 @@ end
 if remember > 0 then redis.call('SET', KEYS[4], id, 'PX', remember) end
 return {id, 1}
 """
+
+
+def publish_call(
+    stream: str,
+    xadd: Sequence[bytes | str | int],
+    *,
+    key: bytes | None = None,
+    compact: bool = False,
+    is_tombstone: bool = False,
+    once: bytes | None = None,
+    fence: tuple[str, int] | None = None,
+) -> tuple[list[bytes | str], list[bytes | str | int]]:
+    """Return keys and arguments of `PUBLISH`.
+
+    Parameters
+    ----------
+    stream : str
+    xadd : sequence
+        Arguments of XADD after the stream's key.
+    key : bytes, optional
+        Of the message; needed where the topic is compacted.
+    compact, is_tombstone : bool
+    once : bytes, optional
+        Redis key that remembers the message; None: it may be published again.
+    fence : tuple of (str, int), optional
+        Redis key of the generation that may write, and that of the writer; None: any may.
+    """
+    # In place of a key that is not needed stands one that whoever may write the stream may use.
+    keys = [stream, index_key(stream), tombstones_key(stream), once or stream, fence[0] if fence else stream]
+    remember = 0 if once is None else ONCE_TTL_MS
+    generation = fence[1] if fence else ""
+    return keys, [int(compact), remember, _TOMBSTONE_TTL_MS, key or b"", int(is_tombstone), generation, *xadd]
+
 
 # Membership of a consumer group. The server's clock decides who is alive. A change of who is in the group,
 # or of what a member subscribes to, starts a new generation. Generations are times (ms) so that none ever
