@@ -23,7 +23,7 @@ test: lint check  ## install the development tools, then lint, type-check and ru
 test-page: $(VENV)/.development  ## the tests of the live page, in headless Chromium; screenshots in build/screenshots
 	$(BIN)/python -m pytest -m page -n 2 --dist worksteal $(PYTEST_ARGS)
 
-faults: $(VENV)/.development  ## 200 faults, an hour and a half; the report is in build/faults.json
+faults: $(VENV)/.development  ## 200 faults, one after the other; the report is in build/faults.json
 	@mkdir -p build
 	$(BIN)/python -m tests.faults --json build/faults.json $(FAULTS_ARGS)
 

@@ -38,6 +38,8 @@ class Broker(Protocol):
         Name of the Faust app, and of the workers' consumer group.
     partitions : int
         Of the topics that are spread by bed.
+    session_timeout_s : float
+        For how long a worker may be silent before its partitions are given to others.
     app_options : mapping
         More arguments of the Faust app.
     keeps_monitor : bool
@@ -47,6 +49,7 @@ class Broker(Protocol):
     url: str
     app_id: str
     partitions: int
+    session_timeout_s: float
     app_options: Mapping[str, Any]
     keeps_monitor: bool
 
@@ -113,6 +116,8 @@ class RedisBroker:
         self.url = url
         self.app_id = WORKER_GROUP
         self.partitions = partitions
+        # Three heartbeats: with the rebalance after it, no bed is without a worker for more than 5 s.
+        self.session_timeout_s = 3.0
         self.app_options: Mapping[str, Any] = {}
         self.keeps_monitor = False
         self._bus = bus

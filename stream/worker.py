@@ -132,9 +132,8 @@ class Worker:
             topic_disable_leader=True,
             # A commit says how much is done again after a crash: half a second of chunks.
             broker_commit_interval=0.5,
-            # A dead worker's beds are without a worker for this long, and a stalled one is fenced off. Three
-            # heartbeats: with the rebalance after it, no bed is without one for more than five seconds.
-            broker_session_timeout=3.0,
+            # A dead worker's beds are without a worker for this long, and a stalled one is fenced off.
+            broker_session_timeout=broker.session_timeout_s,
             broker_heartbeat_interval=1.0,
             # Events are acknowledged by ourselves, also long after the stream has moved on.
             stream_wait_empty=False,

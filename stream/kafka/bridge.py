@@ -35,6 +35,7 @@ from stream.kafka.topics import (
     BRIDGE_GROUP,
     HANDED_ON,
     HEARTBEATS,
+    SESSION_S,
     bootstrap_servers,
     find_topics,
     topic_name,
@@ -46,7 +47,6 @@ log = logging.getLogger(__name__)
 
 # As a worker's: what another bridge does again, and for how long nobody does it, after a crash.
 _COMMIT_S = 0.5
-_SESSION_MS = 6_000
 _HEARTBEAT_MS = 1_000
 # The longest wait where nothing comes, so that a commit is not late.
 _POLL_MS = 200
@@ -90,7 +90,7 @@ class Bridge:
             group_id=topic_name(self._bus.prefix, BRIDGE_GROUP),
             enable_auto_commit=False,
             auto_offset_reset="earliest",
-            session_timeout_ms=_SESSION_MS,
+            session_timeout_ms=round(SESSION_S * 1000),
             heartbeat_interval_ms=_HEARTBEAT_MS,
         )
         forwarding = _Forwarding(self._bus, producer, partitions, self._on_ready)

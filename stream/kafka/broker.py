@@ -15,7 +15,7 @@ from faust.types.transports import ConsumerT
 
 from stream.broker import Kept, StartProducer
 from stream.heartbeat import WorkerStatus
-from stream.kafka.topics import HEARTBEATS, bootstrap_servers, find_topics, topic_name
+from stream.kafka.topics import HEARTBEATS, SESSION_S, bootstrap_servers, find_topics, topic_name
 from stream.topics import SAMPLES, WORKER_GROUP
 from stream.transport.layout import partition_of
 
@@ -43,6 +43,7 @@ class KafkaBroker:
         self.url = url
         self.app_id = topic_name(prefix, WORKER_GROUP)
         self.partitions = partitions
+        self.session_timeout_s = SESSION_S
         # Beds lie where they lie on Redis, whoever publishes them.
         self.app_options: Mapping[str, Any] = {
             "Table": RememberingTable,

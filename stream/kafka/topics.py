@@ -37,6 +37,10 @@ HEARTBEATS = "heartbeats"
 HANDED_ON = (SAMPLES, FINDINGS, VITALS, ALARMS, EXPLANATIONS, DEAD_LETTERS, HEARTBEATS)
 """Topics that a bridge takes to the Redis server."""
 
+SESSION_S = 6.0
+"""Of workers and bridges, seconds: a Kafka broker refuses less unless it is told otherwise
+(``group.min.session.timeout.ms``)."""
+
 # Kafka only carries what the Redis server keeps: until that is back after an outage. Alarms must outlive a
 # long one.
 _ALARMS_MS = 7 * 24 * 3600 * 1000
