@@ -14,7 +14,6 @@ import json
 import multiprocessing
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import psutil
 
 from bench.machine import machine, versions
 from bench.markdown import table
+from bench.ports import free_port
 from ingest.live.hl7.mllp import frame
 from stream.bus import Bus
 from stream.children import spawn
@@ -272,7 +272,7 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
     dict
         Latencies in milliseconds, processor of the adapter in percent of one core, samples that were lost.
     """
-    subject, port = SUBJECTS[name], _free_port()
+    subject, port = SUBJECTS[name], free_port()
     messages = round((_WARM_UP_S + seconds) / MESSAGE_S)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bs-"))
@@ -330,12 +330,6 @@ async def _read(url: str) -> tuple[np.ndarray[Any, Any], int]:
                 latency.append((chunk.header.ingest_ns, entry.time_ms + 1 - chunk.header.ingest_ns / 1e6))
     warm = first + _WARM_UP_S * 1e9
     return np.array([ms for at, ms in latency if at >= warm]), samples
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @click.command()

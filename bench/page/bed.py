@@ -26,7 +26,8 @@ import numpy as np
 from playwright.async_api import Page, ViewportSize
 
 from bench.machine import in_words, machine, versions
-from bench.page.browser import cores, free_port, opened, usage_of
+from bench.page.browser import cores, opened, usage_of
+from bench.ports import free_port
 from bench.ward import Ward
 from ingest.chunks import CHUNK_S
 from ingest.simulator import PatientSimulator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -27,13 +26,6 @@ async def opened(port: int, query: str, size: ViewportSize) -> AsyncIterator[Pag
         await page.goto(f"http://127.0.0.1:{port}/?{query}")
         yield page
         await browser.close()
-
-
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def cores(used: dict[str, dict[str, float]]) -> str:

@@ -22,7 +22,8 @@ from playwright.async_api import ViewportSize
 
 from bench.load import CHUNK_NS, LoadPlan
 from bench.machine import in_words, machine, versions
-from bench.page.browser import cores, free_port, opened, usage_of
+from bench.page.browser import cores, opened, usage_of
+from bench.ports import free_port
 from bench.ward import Ward
 from stream.children import spawn
 from stream.console import json_option, progress_bar, write_json

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ MAX_CONNECTIONS = 256
 
 MAX_MESSAGE = 512 * 1024
 """Bytes: ten seconds of 12 leads at 500 Hz as JSON. With `MAX_CONNECTIONS`, 256 MB at the very most."""
+
+MOST_BAD = 10
+"""So many messages in a row that cannot be read are another protocol."""
 
 IDLE_S = 60.0
 """A live device sends several times a second: one that has sent no whole message for so long is gone."""
@@ -158,6 +162,15 @@ class Token:
     def is_known(self, said: Any) -> bool:
         """Say whether a device that says this may come in."""
         return not self._token or (isinstance(said, str) and hmac.compare_digest(said.encode(), self._token))
+
+
+def token_in(words: str | bytes) -> Any:
+    """Return what a device says in ``{"token": …}``; None if it says something else."""
+    try:
+        said = json.loads(words)
+    except (ValueError, RecursionError):
+        return None
+    return said.get("token") if isinstance(said, dict) else None
 
 
 def address_of(peer: Any) -> str:

@@ -14,10 +14,12 @@ from ingest.live.listening import (
     IDLE_S,
     MAX_CONNECTIONS,
     MAX_MESSAGE,
+    MOST_BAD,
     Listening,
     Token,
     address_of,
     listening_options,
+    token_in,
     token_option,
 )
 from ingest.live.messages import read_piece
@@ -30,9 +32,6 @@ log = logging.getLogger(__name__)
 FRAME = 0xEC
 """First byte of a binary frame: JSON begins with none such. Its length follows, 4 bytes, big-endian."""
 
-# So many messages in a row that cannot be read are another protocol, and so is one at the very beginning: a
-# web page that a browser on this machine shows must not send anything by HTTP.
-_MOST_BAD = 10
 # Answers that a client does not read are not kept for it.
 _MOST_UNREAD = 16_384
 
@@ -121,7 +120,9 @@ class TcpSource(LiveSource):
                     await writer.wait_closed()
 
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sender: str) -> None:
-        bad = _MOST_BAD - 1
+        # One at the very beginning is another protocol, too: a web page that a browser here shows must not
+        # send anything by HTTP.
+        bad = MOST_BAD - 1
         while True:
             async with asyncio.timeout(IDLE_S):
                 data = await next_message(reader, sender)
@@ -132,7 +133,7 @@ class TcpSource(LiveSource):
                 bad = 0
             except IngestError as error:
                 bad += 1
-                if bad == _MOST_BAD:
+                if bad == MOST_BAD:
                     raise
                 self.refuse(sender, error)
                 _answer(writer, error)
@@ -162,10 +163,9 @@ async def next_message(reader: asyncio.StreamReader, sender: str) -> bytes | Non
 async def _first_words(reader: asyncio.StreamReader) -> Any:
     # What a device says before it is let in; short, so that nobody else leaves much here.
     try:
-        said = json.loads((await reader.readuntil(b"\n"))[:1024])
-    except (ValueError, asyncio.LimitOverrunError):
+        return token_in((await reader.readuntil(b"\n"))[:1024])
+    except asyncio.LimitOverrunError:
         return None
-    return said.get("token") if isinstance(said, dict) else None
 
 
 def _answer(writer: asyncio.StreamWriter, error: IngestError) -> None:

@@ -14,9 +14,11 @@ from ingest.live.listening import (
     IDLE_S,
     MAX_CONNECTIONS,
     MAX_MESSAGE,
+    MOST_BAD,
     Listening,
     Token,
     listening_options,
+    token_in,
     token_option,
 )
 from ingest.live.messages import read_piece
@@ -24,8 +26,6 @@ from ingest.live.source import LiveSource
 from ingest.source import IngestError
 from stream.clock import Clock, SystemClock
 
-# So many messages in a row that cannot be read are another protocol.
-_MOST_BAD = 10
 # A client that takes no answer, or no farewell, is not waited for.
 _PATIENCE_S = 1.0
 
@@ -125,7 +125,7 @@ class WebSocketSource(LiveSource):
                 bad = 0
             except IngestError as error:
                 bad += 1
-                if bad == _MOST_BAD:
+                if bad == MOST_BAD:
                     raise
                 self.refuse(sender, error)
                 await _answer(connection, error)
@@ -134,11 +134,7 @@ class WebSocketSource(LiveSource):
 async def _first_words(connection: web.WebSocketResponse) -> Any:
     async with asyncio.timeout(IDLE_S):
         message = await connection.receive()
-    try:
-        said = json.loads(message.data) if message.type is WSMsgType.TEXT else None
-    except ValueError:
-        return None
-    return said.get("token") if isinstance(said, dict) else None
+    return token_in(message.data) if message.type is WSMsgType.TEXT else None
 
 
 async def _close(connection: web.WebSocketResponse) -> None:

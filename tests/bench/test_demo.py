@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 
 import bedside
 from bench.demo import demo_feeds
+from bench.ports import free_port
 from ingest.chunks import Feed, chunks_of
 from ingest.looping import LoopedRecording
 from ingest.recordings import open_recording
@@ -39,13 +40,6 @@ def alarms_of(feed: Feed, session: Session, seconds: float) -> list[AlarmEvent]:
     chunks = chunks_of(recording, feed.bed, feed.session, stop=seconds)
     # The last chunk ends every alarm: what counts is what was raised.
     return [event for event in run(chunks, session).events if event.presence == "on"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

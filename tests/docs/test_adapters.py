@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.ports import free_port
 from ingest.live.kit import SourceKit
 from ingest.live.notes import Rule
 from stream.bus import Bus
@@ -23,7 +24,6 @@ from stream.embedded import EmbeddedServer
 from tests.command_line import assert_refused, run
 from tests.docs.test_examples import DOCS, python_blocks
 from tests.ingest.live.feeding import chunks_on, until_samples
-from tests.ingest.live.test_tcp import free_port
 
 JSON_SENDER, BINARY_SENDER, WEBSOCKET_SENDER, ADAPTER, KIT = python_blocks(DOCS / "adapters.md")
 

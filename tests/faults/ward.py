@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.ports import free_port
 from bench.ward import Ward
 from stream.bus import Bus, open_client
 from stream.children import spawn
@@ -40,7 +41,7 @@ class FaultyWard(Ward):
     """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(workers=2, page_port=_free_port(), recordings=folder / "recordings")
+        super().__init__(workers=2, page_port=free_port(), recordings=folder / "recordings")
         self.folder = folder
         self.server = EmbeddedServer(folder / "server", appendonly=True)
         self.proxy = Proxy(self.server.directory / "s.sock")
@@ -194,9 +195,3 @@ class FaultyWard(Ward):
         """Return the size of the part of the append-only file that is being written."""
         parts = (self.server.directory / "appendonlydir").glob("*.incr.aof")
         return max(os.stat(part).st_size for part in parts)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from ingest.live.kit import SourceKit, Stretch
 from ingest.live.mqtt import MqttSource
 from ingest.live.source import LiveSource
 from ingest.source import IngestError
 from tests.conftest import NO_BROKER
-from tests.ingest.live.test_tcp import PLAIN, binary, free_port, header, taken
+from tests.ingest.live.test_tcp import PLAIN, binary, header, taken
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 aiomqtt = pytest.importorskip("aiomqtt", reason=NO_BROKER)

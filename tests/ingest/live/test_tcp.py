@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.ports import free_port
 from ingest.live import tcp, websocket
 from ingest.live.kit import SourceKit, Stretch
 from ingest.live.listening import MAX_MESSAGE
@@ -26,12 +27,6 @@ from ingest.live.tcp import FRAME, TcpSource
 from ingest.live.websocket import WebSocketSource
 from ingest.source import IngestError
 from stream.contract import INVALID, Validity
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def text(stretch: Stretch) -> bytes:

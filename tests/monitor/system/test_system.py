@@ -6,7 +6,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import urllib.error
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from bench.ports import free_port
 from bench.ward import Ward
 from ingest.chunks import chunks_of
 from ingest.simulator import PatientSimulator
@@ -65,11 +65,6 @@ def wait_for(condition: Any, every_s: float = 0.1) -> Any:
         assert clock.now_ns() < end_ns, "it does not come about"
         asyncio.run(clock.sleep_until(clock.now_ns() + round(every_s * 1e9)))
     return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 class Running(NamedTuple):

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from bench.ports import free_port
 from bench.ward import Ward
 from stream.children import spawn
 from stream.clock import SystemClock
 from stream.embedded import EmbeddedServer
 from tests.browser import needs_browser, open_page
 from tests.monitor.serving import dashboard
-from tests.monitor.system.test_system import free_port
 
 pytestmark = [pytest.mark.page, pytest.mark.slow, needs_browser]
 

