@@ -83,6 +83,8 @@ def _take(page: Page, address: str, out: Path) -> None:
     page.wait_for_timeout(_SWEEP_MS / 4)
     page.screenshot(path=out / "system.png")
     page.goto(f"{address}/?view=analyse")
+    # The page takes files once it has begun.
+    page.wait_for_selector("#view-analyse")
     page.set_input_files("#files", str(get_testdata_file("waveform_ecg.dcm")))
     page.wait_for_selector("#result.done", timeout=_ANALYSIS_MS)
     page.wait_for_timeout(_SWEEP_MS / 4)
