@@ -67,6 +67,16 @@ def worker(
     from stream.worker import Worker
 
     settings = Settings()
+    broker = broker or settings.broker_url
+    on_kafka = is_kafka(broker)
+    url = redis or settings.redis_url or (None if on_kafka else broker) or running_url(settings.runtime_dir)
+    if url is None and on_kafka:
+        raise RefusalError(
+            "no Redis server: beside Kafka, name the one that displays read, with --redis or"
+            " BEDSIDE_REDIS_URL"
+        )
+    # Refused before a model is loaded, which takes seconds.
+    broker_url = broker if broker is None or on_kafka else broker_with_prefix(broker, settings.prefix)
     bundle = load_bundle(model or settings.model)
     session = open_session(
         bundle,
@@ -75,22 +85,14 @@ def worker(
     )
     for fallback in session.fallbacks:
         say(f"not on {fallback.backend}: {fallback.reason}")
-    broker = broker or settings.broker_url
-    on_kafka = is_kafka(broker)
-    url = redis or settings.redis_url or (None if on_kafka else broker) or running_url(settings.runtime_dir)
     own = None
-    if url is None and on_kafka:
-        raise RefusalError(
-            "no Redis server: beside Kafka, name the one that displays read, with --redis or"
-            " BEDSIDE_REDIS_URL"
-        )
     if url is None:
         own = EmbeddedServer(settings.runtime_dir).start()
         url = own.url
         say(f"started a server at {url}")
     try:
         where = broker or url
-        broker_url = where if on_kafka else broker_with_prefix(where, settings.prefix)
+        at = broker_url or broker_with_prefix(url, settings.prefix)
         bus = on_first_use(url, prefix=settings.prefix)
 
         async def find() -> Broker:
@@ -99,9 +101,9 @@ def worker(
                 if on_kafka:
                     from stream.kafka.broker import KafkaBroker
 
-                    return await KafkaBroker.find(broker_url, settings.prefix)
+                    return await KafkaBroker.find(at, settings.prefix)
                 partitions = (await early.declare(SAMPLES)).partitions
-            return RedisBroker(broker_url, partitions, bus)
+            return RedisBroker(at, partitions, bus)
 
         found = asyncio.run(find())
         serve_metrics(metrics_port, 9464)
