@@ -1,0 +1,1 @@
+"""Alarms as BICEPS alert conditions: a provider of ISO/IEEE 11073 SDC."""
