@@ -29,6 +29,7 @@ from stream.vitals.envelope import (
     sums_together,
 )
 from stream.vitals.grid import BLOCK, FS
+from stream.vitals.memory import Arrays, optional, whole
 from stream.vitals.morphology import Morphology, Shape
 from stream.vitals.oscillation import may_oscillate, oscillation
 
@@ -344,6 +345,46 @@ class BeatDetector:
         # Found with lowered thresholds: the levels of before are no longer those of this signal.
         self._envelope.note_beat(index, forget=candidate.height < CLEAR * 0.75)
         found.append(_beat(candidate, self._morphology.count(candidate.shape, fast=fast)))
+
+    @property
+    def stop(self) -> int:
+        """Grid index after the last block that has been heard."""
+        return self._envelope.stop
+
+    def remember(self) -> Arrays:
+        """Return the state at `stop`, without what the last seconds of signal alone decide."""
+        pending = [
+            (
+                *(one.index, one.height, one.sure, one.doubtful, one.shape.width_s, one.shape.amplitude_mv),
+                *(optional(one.shape.similarity), one.shape.ventricular, optional(one.shape.kind)),
+            )
+            for one in self._pending
+        ]
+        found = {
+            "decided": np.array([self._decided, *self._intervals]),
+            "last": np.array(self._last or (), np.float64),
+            **self._envelope.remember(),
+            **self._morphology.remember(),
+        }
+        if pending:
+            found["pending"] = np.array(pending)
+            found["pending.waves"] = np.array([one.shape.wave for one in self._pending])
+        return found
+
+    def recall(self, state: Arrays) -> None:
+        """Take the state that another one had at the same `stop`."""
+        self._decided, *intervals = state["decided"].tolist()
+        self._intervals = deque(intervals, maxlen=_INTERVALS)
+        last = state["last"].tolist()
+        self._last = (int(last[0]), last[1]) if last else None
+        self._pending = []
+        for row, wave in zip(state.get("pending", ()), state.get("pending.waves", ()), strict=True):
+            index, height, sure, doubtful, width_s, amplitude_mv, similarity, ventricular, kind = row.tolist()
+            alike = None if np.isnan(similarity) else similarity
+            shape = Shape(width_s, amplitude_mv, alike, bool(ventricular), whole(kind), wave)
+            self._pending.append(_Candidate(int(index), height, bool(sure), shape, bool(doubtful)))
+        self._envelope.recall(state)
+        self._morphology.recall(state)
 
     def _heard(self, found: tuple[Beat, ...], oscillating: float) -> Beats:
         return Beats(

@@ -10,6 +10,7 @@ import numpy as np
 from stream.preprocess import Resampled
 from stream.vitals.beats import Beat, BeatDetector, BoolArray, Float32Array, Heard, find_together
 from stream.vitals.grid import BLOCK
+from stream.vitals.memory import Arrays
 from stream.vitals.quality import SecondQuality
 from stream.vitals.rhythm import Judgement, Limits, Rhythm
 
@@ -59,6 +60,25 @@ class BedVitals:
         self._seconds: list[SecondQuality] = []
         self._detector: BeatDetector | None = None
         self._rhythm = Rhythm(limits)
+        self._recalled: tuple[int, Arrays] | None = None
+
+    @property
+    def stop(self) -> int | None:
+        """Grid sample after the last block that has been judged.
+
+        None before any signal, and until that has come up to what is recalled: of what was heard before, less
+        is known than another worker knew.
+        """
+        return None if self._detector is None or self._recalled is not None else self._detector.stop
+
+    def remember(self) -> Arrays:
+        """Return the state of beats and rhythm at `stop`, where there has been signal."""
+        assert self._detector is not None
+        return {**self._detector.remember(), **self._rhythm.remember()}
+
+    def recall(self, stop: int, state: Arrays) -> None:
+        """Take the state that another one had at `stop`, once the signal has come up to there."""
+        self._recalled = stop, state
 
     def set_limits(self, limits: Limits) -> None:
         """Judge by other limits from now on."""
@@ -99,6 +119,16 @@ class BedVitals:
                 at = stop
         self._stretches.clear()
         return steps
+
+    def _go_on(self, step: _Step) -> None:
+        # From what is recalled, if that was so far.
+        if self._recalled is None or step.detector.stop < self._recalled[0]:
+            return
+        stop, state = self._recalled
+        self._recalled = None
+        if step.detector.stop == stop:
+            step.detector.recall(state)
+            step.rhythm.recall(state)
 
     def _quality(self, end: int) -> SecondQuality | None:
         # The last second that had ended with the source sample of the last grid sample before `end`.
@@ -141,6 +171,7 @@ def advance_together(beds: Sequence[BedVitals]) -> list[list[Block]]:
         for place, beats in zip(places, found, strict=True):
             rhythm = steps[place][turn].rhythm
             judgements = rhythm.update(beats)
+            beds[place]._go_on(steps[place][turn])
             blocks[place].append(
                 Block(
                     beats.first + BLOCK,

@@ -20,6 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from stream.preprocess import BRIDGE_S
 from stream.vitals.grid import BLOCK, FS
 from stream.vitals.medians import lower_median
+from stream.vitals.memory import Arrays
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -58,6 +59,10 @@ _WEIGHT_MAX = 400.0
 _SILENT_BLOCKS, _SILENT, _QUIET = 3, 0.15, 3.0
 # Below this envelope, mV, nothing is a beat: a QRS complex of 0.1 mV from peak to peak has about 0.04.
 _FLOOR_MV = 0.03
+# Divides in place of 0, far below all that is asked of the quotients.
+_NOTHING = 1e-6
+# Of the joined envelope this much is looked at again when the next block has come, samples: what is calm.
+_LOOKED_AT = 3 * BLOCK
 # Half the stretch around a beat in which a lead reaches its peak, samples.
 _AROUND = 6
 
@@ -207,6 +212,23 @@ class Envelope:
         middle = lower_median(self._levels[: self._beats])
         self.level = np.where(np.isnan(middle), self.level, middle)
 
+    def remember(self) -> Arrays:
+        """Return the state, without what the last `HISTORY` samples alone decide."""
+        # Levels are elements of the envelope, which is float32.
+        return {
+            "levels": np.array([*self._levels, self.level], np.float32),
+            "levelled": np.array([self._beats, self.learned]),
+            "joined": self.joined[-_LOOKED_AT:].copy(),
+        }
+
+    def recall(self, state: Arrays) -> None:
+        """Take the state that another one had at the same sample."""
+        *levels, level = state["levels"].astype(np.float64)
+        self._levels, self.level = np.array(levels), level
+        beats, learned = state["levelled"].tolist()
+        self._beats, self.learned = beats, bool(learned)
+        self.joined[-_LOOKED_AT:] = state["joined"]
+
 
 def hear_together(blocks: Sequence[tuple[Envelope, Float32Array, Float32Array, BoolArray]]) -> None:
     """Take the next block of each of several beds.
@@ -261,9 +283,8 @@ def _join(beds: Sequence[Envelope], blocks: int = 1) -> None:
     level, noise = np.array([bed.level for bed in beds]), np.array([bed._noise for bed in beds])
     noise.sort(axis=1)
     noise = noise[:, _NOISE_BLOCKS // 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        weight = np.minimum((level / noise) ** 2, _WEIGHT_MAX)
-        known = np.array([bed.present for bed in beds]) & (level >= _FLOOR_MV)
+    weight = np.minimum((level / np.maximum(noise, _NOTHING)) ** 2, _WEIGHT_MAX)
+    known = np.array([bed.present for bed in beds]) & (level >= _FLOOR_MV)
     weight[~known] = 0.0
     # A lead that has come off may just be flat. Where another one, and no noisy one, goes on, it does not
     # count; where none does, there are no beats.
@@ -313,8 +334,7 @@ def peaks_together(
     if len(places):
         calm = np.partition(joined[:, -4 * BLOCK :], 2 * BLOCK, axis=1)[:, 2 * BLOCK]
         heights = inner[places, columns]
-        with np.errstate(divide="ignore"):
-            times = heights / calm[places]
+        times = heights / np.maximum(calm[places], np.float32(_NOTHING))
         for place, column, height, outstanding in zip(
             places.tolist(), columns.tolist(), heights.tolist(), times.tolist(), strict=True
         ):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.vitals.grid import FS
+from stream.vitals.memory import Arrays
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -161,6 +162,21 @@ class Morphology:
         for kind in self._kinds:
             kind.count += part * ((kind is own) - kind.count / _MEMORY)
         return own.number
+
+    def remember(self) -> Arrays:
+        """Return the state."""
+        kinds = [(kind.number, kind.width_s, kind.count) for kind in self._kinds]
+        found = {"kinds": np.array([*kinds, (self._next, 0.0, 0.0)])}
+        return found | ({"waves": np.array([kind.wave for kind in self._kinds])} if kinds else {})
+
+    def recall(self, state: Arrays) -> None:
+        """Take the state that another one had."""
+        *kinds, (following, _, _) = state["kinds"].tolist()
+        self._next = int(following)
+        self._kinds = [
+            _Kind(int(number), wave.copy(), width_s, count)
+            for (number, width_s, count), wave in zip(kinds, state.get("waves", ()), strict=True)
+        ]
 
 
 def _width(around: Float32Array, scale: Float64Array) -> float:

@@ -28,7 +28,7 @@ What is measured, and how much of it halves the index of a lead:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,6 +39,7 @@ import numpy.typing as npt
 
 from stream.contract import Validity
 from stream.vitals.medians import lower_median
+from stream.vitals.memory import Arrays
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -99,6 +100,9 @@ _SIGMA = 1.4826
 # An issue is named from here on. Of the index with `_NOISE_OF_BEATS`, an unusable lead is one below, and it
 # has to be above the last for two seconds before it is usable again.
 _NAMED, _USABLE, _AGAIN, _AGAIN_S = 0.6, 0.4, 0.6, 2
+# What was known after each of so many seconds is kept. The next block of signal may still take its quality
+# from the second before the last: who goes on from here has to judge both again.
+_REMEMBERED = 3
 # A longer hole is not filled with missing seconds: the feed begins anew behind it.
 _HOLE_S = 30
 
@@ -188,6 +192,7 @@ class QualityMeter:
         self.fs = fs
         self.n_leads = n_leads
         self._ok = (Validity.OK,) * n_leads
+        self._recalled: tuple[int, Float64Array] | None = None
         self._restart(start)
 
     def _restart(self, start: int) -> None:
@@ -208,6 +213,33 @@ class QualityMeter:
         # Swings of the last seconds, in no order, and for how many seconds each lead has moved.
         self._past = np.full((_PAST_S, self.n_leads), np.nan)
         self._moved = np.zeros(self.n_leads, np.intp)
+        self._known: deque[tuple[int, Float64Array]] = deque(maxlen=_REMEMBERED)
+
+    def remember(self) -> Arrays | None:
+        """Return the state a moment ago, None if there was none."""
+        if len(self._known) < _REMEMBERED:
+            return None
+        second, known = self._known[0]
+        return {"quality": known, "second": np.array([second])}
+
+    def recall(self, state: Arrays) -> None:
+        """Take the state that another one had, once the signal has come up to there."""
+        self._recalled = int(state["second"][0]), state["quality"]
+
+    def _note(self, second: int) -> None:
+        known = [self._mean_mv, self._flat, self._usable, self._good, self._moved, *self._past]
+        self._known.append((second, np.array(known)))
+
+    def _go_on(self, second: int) -> None:
+        # Before a second is judged: from what is recalled, if that was so far.
+        if self._recalled is None or second <= self._recalled[0]:
+            return
+        (before, known), self._recalled = self._recalled, None
+        if second == before + 1:
+            self._mean_mv, flat, usable, good, moved, *past = known
+            self._flat, self._usable = flat.astype(np.bool_), usable.astype(np.bool_)
+            self._good, self._moved = good.astype(np.intp), moved.astype(np.intp)
+            self._past = np.array(past)
 
     @property
     def second_end(self) -> int:
@@ -295,6 +327,8 @@ def measure_together(
 
 def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[SecondQuality]:
     # The next second of each of several beds, of the same shape.
+    for meter, second in zip(meters, seconds, strict=True):
+        meter._go_on(second.second)
     measured = _measure(np.stack([second.x for second in seconds]), meters[0].fs)
     absent = measured.gap + measured.missing > _MISSING
     # The mean of few samples says nothing of the baseline.
@@ -335,6 +369,7 @@ def _judge(meters: Sequence[QualityMeter], seconds: Sequence[_Second]) -> list[S
     for place, (meter, second) in enumerate(zip(meters, seconds, strict=True)):
         meter._mean_mv, meter._flat = mean_mv[place], flat[place]
         meter._good, meter._usable = good[place], usable[place]
+        meter._note(second.second)
         issues = (frozenset[Issue](),) * meter.n_leads
         if some_named[place]:
             issues = tuple(

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream.vitals.beats import Beat, Beats
 from stream.vitals.grid import BLOCK, FS
+from stream.vitals.memory import Arrays, optional, whole
 
 # The heart rate is that of the median of so many intervals, and of this many at least.
 _RATE_INTERVALS, _RATE_LEAST = 8, 2
@@ -183,6 +184,39 @@ class Rhythm:
         unknown = blind or (wave and not self._held(Rule.VENTRICULAR_TACHYCARDIA))
         self.heart_rate_bpm = None if unknown else self._rate(block.settled)
         return judgements
+
+    def remember(self) -> Arrays:
+        """Return the state."""
+        rows = [
+            (
+                *(beat.index, beat.height, beat.width_s, beat.amplitude_mv, optional(beat.similarity)),
+                *(beat.kind, beat.ventricular, optional(interval), atrial),
+            )
+            for beat, interval, atrial in zip(self._beats, self._intervals, self._atrial, strict=True)
+        ]
+        since = (self._seen_from, self._wave_from, self._wave_until, self._unbroken)
+        onsets = (self._onsets.get(rule) for rule in Rule)
+        found = {"rhythm": np.array([optional(one) for one in (self.rr_irregularity, *since, *onsets)])}
+        return found | ({"beats": np.array(rows)} if rows else {})
+
+    def recall(self, state: Arrays) -> None:
+        """Take the state that another one had at the same block; the limits stay."""
+        irregularity, seen_from, wave_from, wave_until, unbroken, *onsets = state["rhythm"].tolist()
+        self.rr_irregularity = None if np.isnan(irregularity) else irregularity
+        self._seen_from, self._wave_from = whole(seen_from), whole(wave_from)
+        self._wave_until, self._unbroken = int(wave_until), int(unbroken)
+        self._onsets = {
+            rule: int(onset) for rule, onset in zip(Rule, onsets, strict=True) if not np.isnan(onset)
+        }
+        self._beats, self._intervals, self._atrial = [], [], []
+        for row in state.get("beats", ()):
+            index, height, width_s, amplitude_mv, similarity, *rest = row.tolist()
+            kind, ventricular, interval, atrial = rest
+            alike = None if np.isnan(similarity) else similarity
+            beat = Beat(int(index), height, width_s, amplitude_mv, alike, int(kind), bool(ventricular))
+            self._beats.append(beat)
+            self._intervals.append(whole(interval))
+            self._atrial.append(atrial)
 
     def _add(self, beat: Beat) -> None:
         previous = self._beats[-1] if self._beats else None
