@@ -22,7 +22,7 @@ from stream.clock import Clock
 from stream.contract import Command, CommandKind, MalformedMessageError
 from stream.model_pool import ModelUnavailableError
 from stream.outgoing import Outgoing
-from stream.scorer import Scorer
+from stream.scorer import OvertakenError, Scorer
 from stream.snapshots.store import SnapshotStore
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ class Answering:
                     await self._close_history(command.bed)
             except (RefusedError, ModelUnavailableError) as error:
                 refusal = str(error)
+            except OvertakenError:
+                return
         # Whoever reads the answer may rely on it, also if this worker dies now.
         await self._scorer.flush()
         await self._recorder.answer(command, now_ns, answer, refusal)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from faust.types import TP, Message
 from faust.types.tables import TableT
@@ -15,6 +15,9 @@ from stream.bus import Bus
 from stream.heartbeat import WorkerStatus
 from stream.topics import SAMPLES, WORKER_GROUP
 from stream.transport.ids import id_of, offset_of, time_of
+
+if TYPE_CHECKING:
+    from stream.durability import Durability
 
 StartProducer = Callable[[], Awaitable[ProducerT]]
 """Returns the app's producer, started."""
@@ -82,6 +85,16 @@ class Broker(Protocol):
         """Return when rows put into a table may be relied upon by a commit that follows."""
         ...
 
+    async def confirm(self, *, published: bool) -> None:
+        """Return when alarms are as safe as the broker makes them, or have had the time to become so.
+
+        Parameters
+        ----------
+        published : bool
+            Whether any were published since the last call.
+        """
+        ...
+
     async def beat(self, producer: StartProducer, name: str, status: WorkerStatus) -> None:
         """Show a worker's sign of life; it goes the way that findings go.
 
@@ -110,17 +123,23 @@ class RedisBroker:
     partitions : int
     bus : callable
         Returns the worker's own connection.
+    durability : Durability
     """
 
-    def __init__(self, url: str, partitions: int, bus: Callable[[], Awaitable[Bus]]) -> None:
+    def __init__(
+        self, url: str, partitions: int, bus: Callable[[], Awaitable[Bus]], durability: Durability
+    ) -> None:
         self.url = url
         self.app_id = WORKER_GROUP
         self.partitions = partitions
-        # Three heartbeats: with the rebalance after it, no bed is without a worker for more than 5 s.
+        # Six heartbeats: with the rebalance after it, no bed is without a worker for more than 5 s.
         self.session_timeout_s = 3.0
-        self.app_options: Mapping[str, Any] = {}
+        # A server that was killed forgets what it had not written. Of tables that stay here we know more than
+        # it does then, and Faust would crash over that.
+        self.app_options: Mapping[str, Any] = {"recovery_consistency_check": False}
         self.keeps_monitor = False
         self._bus = bus
+        self._durability = durability
 
     def topic(self, name: str) -> str:
         return name
@@ -145,6 +164,9 @@ class RedisBroker:
     async def written(self, table: TableT[Any, Any]) -> None:
         # The transport's commits wait for everything that was sent before.
         return
+
+    async def confirm(self, *, published: bool) -> None:
+        await self._durability.confirm(published=published)
 
     async def beat(self, producer: StartProducer, name: str, status: WorkerStatus) -> None:
         bus = await self._bus()

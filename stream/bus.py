@@ -24,6 +24,7 @@ from stream.clock import Clock, SystemClock
 from stream.masking import without_credentials
 from stream.topics import DEFAULT_PREFIX, TOPICS
 from stream.transport.connection import client_of
+from stream.transport.ids import offset_of, time_of
 from stream.transport.layout import (
     IDEMPOTENCY_HEADER,
     Message,
@@ -108,9 +109,30 @@ class Entry:
 
 
 def open_client(
-    url: str, *, retries: int = _RETRIES, socket_timeout_s: float = _SOCKET_TIMEOUT_S
+    url: str,
+    *,
+    retries: int = _RETRIES,
+    socket_timeout_s: float = _SOCKET_TIMEOUT_S,
+    on_connect: Callable[[], None] | None = None,
 ) -> redis.Redis:
-    """Return a client with the timeouts and retries that streams need (see the module's constants)."""
+    """Return a client with the timeouts and retries that streams need (see the module's constants).
+
+    Parameters
+    ----------
+    url : str
+    retries : int
+    socket_timeout_s : float
+    on_connect : callable, optional
+        Called for each connection that is made: one that broke while nobody used it is replaced in silence.
+    """
+    hooks: dict[str, Any] = {}
+    if on_connect is not None:
+
+        async def connected(connection: redis.Connection) -> None:
+            await connection.on_connect()
+            on_connect()
+
+        hooks["redis_connect_func"] = connected
     retry: Retry = Retry(ExponentialBackoff(cap=1.0, base=0.05), retries)
     # A unix socket has no keepalive, and redis-py refuses the option there.
     keepalive: dict[str, Any] = {} if url.startswith("unix") else {"socket_keepalive": True}
@@ -120,6 +142,7 @@ def open_client(
         socket_timeout=socket_timeout_s,
         socket_connect_timeout=socket_timeout_s,
         **keepalive,
+        **hooks,
         retry=retry,
         retry_on_error=[RedisConnectionError, RedisTimeoutError],
     )
@@ -145,6 +168,9 @@ class Bus:
         self._topics: dict[str, TopicConfig] = {}
         # What the server's clock shows more than ours: retention by time counts in the server's time.
         self._server_ahead_ms = 0
+        # Time of the newest entry that we know of each stream: its age counts from there. A server whose
+        # clock was set back gives the entries of a new stream times long past, and an old one's go on.
+        self._newest_ms: dict[str, int] = {}
         self._publish_once = client.register_script(PUBLISH)
 
     @classmethod
@@ -245,14 +271,20 @@ class Bus:
         One that has an ``idempotency-key`` among them is on the stream once, however often it is handed on.
         """
         config = await self.declare(topic)
-        now_ms = self._now_ms()
         if config.retention_ms is not None and not paced:
             config = TopicConfig(config.partitions, maxlen=_UNPACED_MAXLEN)
-        limits = trim_options(config, now_ms)
+        messages = list(messages)
+        streams = [
+            stream_key(self.prefix, topic, partition_of(message.key or b"", config.partitions))
+            for message in messages
+        ]
+        if new := set(streams) - self._newest_ms.keys():
+            await self._synchronise()
+            self._newest_ms |= dict.fromkeys(new, self._now_ms())
         # All or none: of what a server that is full takes in part, a repeat would come out of order.
         pipeline = self.client.pipeline(transaction=True)
-        for message in messages:
-            stream = stream_key(self.prefix, topic, partition_of(message.key or b"", config.partitions))
+        for stream, message in zip(streams, messages, strict=True):
+            limits = trim_options(config, self._newest_ms[stream])
             fields = encode_message(message)
             once = dict(message.headers).get(IDEMPOTENCY_HEADER)
             if once is None:
@@ -263,7 +295,9 @@ class Bus:
             )
             await self._publish_once(keys=keys, args=args, client=pipeline)
         replies = await pipeline.execute()
-        return [(reply[0] if isinstance(reply, list) else reply).decode() for reply in replies]
+        ids = [(reply[0] if isinstance(reply, list) else reply).decode() for reply in replies]
+        self._newest_ms |= {stream: time_of(offset_of(one)) for stream, one in zip(streams, ids, strict=True)}
+        return ids
 
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000 + self._server_ahead_ms

@@ -37,6 +37,13 @@ from stream.topics import SAMPLES
     show_default=True,
     help="One of those that the model comes in, with thresholds of its own.",
 )
+@click.option(
+    "--hop",
+    "hop_s",
+    type=float,
+    metavar="SECONDS",
+    help="How often the model judges a bed: a multiple of its own hop. [default: BEDSIDE_HOP, else its own]",
+)
 @broker_option
 @redis_option
 @metrics_option(9464)
@@ -44,6 +51,7 @@ def worker(
     model: str | None,
     backend: str | None,
     precision: str,
+    hop_s: float | None,
     broker: str | None,
     redis: str | None,
     metrics_port: int | None,
@@ -56,6 +64,7 @@ def worker(
     \b
     bedside worker
     bedside worker --model vae-bilstm-mha-100hz --backend openvino --precision bf16
+    bedside worker --hop 1    # half of the model's work
     bedside worker --redis redis://broker.example:6379 --metrics-port 9100
     bedside worker --broker kafka://kafka.example:9092 --redis redis://redis.example
     """
@@ -63,7 +72,10 @@ def worker(
     from models.bundle import load_bundle
     from stream.broker import Broker, RedisBroker
     from stream.bus import Bus, on_first_use
+    from stream.clock import SystemClock
+    from stream.durability import Durability
     from stream.embedded import EmbeddedServer, running_url
+    from stream.windows import windows_per_hop
     from stream.worker import Worker
 
     settings = Settings()
@@ -78,6 +90,12 @@ def worker(
     # Refused before a model is loaded, which takes seconds.
     broker_url = broker if broker is None or on_kafka else broker_with_prefix(broker, settings.prefix)
     bundle = load_bundle(model or settings.model)
+    hop_s = settings.hop if hop_s is None else hop_s
+    if hop_s is not None:
+        try:
+            windows_per_hop(bundle.manifest.window, hop_s)
+        except ValueError as error:
+            raise RefusalError(str(error)) from error
     session = open_session(
         bundle,
         backend=backend or settings.backend,
@@ -103,7 +121,7 @@ def worker(
 
                     return await KafkaBroker.find(at, settings.prefix)
                 partitions = (await early.declare(SAMPLES)).partitions
-            return RedisBroker(at, partitions, bus)
+            return RedisBroker(at, partitions, bus, Durability(bus, SystemClock(), at))
 
         found = asyncio.run(find())
         serve_metrics(metrics_port, 9464)
@@ -115,6 +133,7 @@ def worker(
             session,
             prefix=settings.prefix,
             bundle=bundle.path.absolute(),
+            hop_s=hop_s,
             on_ready=lambda: say(
                 f"worker ready: {manifest.name} on {session.backend} {session.precision}, {where}"
             ),

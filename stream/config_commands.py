@@ -31,15 +31,21 @@ def show(as_json: bool) -> None:
     bedside config show
     bedside config show --json
     """
-    from stream.settings import config_file, origins, usual_config_file
+    from stream.settings import config_file, origins, unknown_variables, usual_config_file
 
-    found, file = origins(), config_file()
+    found, file, unknown = origins(), config_file(), unknown_variables()
     if as_json:
-        body = {"config_file": str(file) if file else None, "settings": [asdict(one) for one in found]}
+        body = {
+            "config_file": str(file) if file else None,
+            "settings": [asdict(one) for one in found],
+            "unknown": [asdict(one) for one in unknown],
+        }
         click.echo(json.dumps(body))
         return
     names = max(len(one.name) for one in found)
     values = max(len(one.value or "-") for one in found)
     for one in found:
         click.echo(f"{one.name:<{names}}  {one.value or '-':<{values}}  {one.source}")
+    for variable in unknown:
+        click.echo(f"ignored: {variable}")
     click.echo(f"configuration file: {file or f'none; {usual_config_file()} would be read'}")

@@ -7,6 +7,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ redis_option = click.option(
 broker_option = click.option(
     "--broker",
     metavar="URL",
-    help="Where samples travel: kafka://HOST:PORT, or a Redis server."
+    help="Where samples travel: kafka://HOST:PORT (kafkas:// with TLS), or a Redis server."
     " [default: BEDSIDE_BROKER_URL, else the server]",
 )
 model_option = click.option(
@@ -51,6 +52,18 @@ json_option = click.option(
 )
 fs_option = click.option(
     "--fs", type=float, metavar="HZ", help="Sampling frequency of a .npy file, which does not state it."
+)
+
+
+def _names(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(re.findall(r"[^\s,]+", text))
+
+
+leads_option = click.option(
+    "--leads",
+    metavar="NAMES",
+    callback=_names,
+    help="Leads of a .npy file, such as II,V5. [default: the standard twelve, I to V6]",
 )
 
 json_lines_option = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")

@@ -137,6 +137,8 @@ class ChunkHeader(_Message):
     """Device seconds per real second: 1 live, 0 as fast as possible."""
     last: bool = False
     """True in the chunk that ends its session on purpose: silence after it is not a lost feed."""
+    source: Annotated[str, Field(max_length=256)] = ""
+    """The device and the adapter that it comes in by, for people. Who states it watches the rate itself."""
 
     @model_validator(mode="after")
     def _one_value_per_lead(self) -> Self:

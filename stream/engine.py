@@ -14,31 +14,21 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import NoReturn
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import ValidationError
 
 from models.manifest import Manifest
 from stream.alarms.conditions import (
-    BED_CLAIMED,
-    CLOCK_SKEW,
     CONDITIONS,
     CONFIRM_PATIENT,
-    FALLBACK,
-    FEED_LOST,
     FEED_LOST_S,
-    FEED_REFUSED,
     MODEL_FAILED,
-    OVERLOAD,
     UNSCORED_S,
-    WRONG_RATE,
-    Condition,
 )
 from stream.alarms.criteria import Criteria
 from stream.alarms.evidence import judge_silence, judge_window
-from stream.alarms.machine import Seen, end_all, observe, pass_time
+from stream.alarms.machine import end_all, pass_time
 from stream.alarms.model_change import change_model
 from stream.alarms.operator import Answer, Case, RefusedError, another_patient, obey
 from stream.alarms.state import BedState, Moment
@@ -55,14 +45,16 @@ from stream.contract import (
     first_error,
     to_millivolts,
 )
+from stream.held_bed import HeldBed, claimed, heard, lost, refused, service
 from stream.holding import Holding
 from stream.reorder import InOrder
-from stream.skew import SKEW_S, SkewMeter
+from stream.skew import SkewMeter
 from stream.verdict import Verdict
 from stream.vitals.bed import BedVitals, Block, advance_together
 from stream.vitals.grid import FS
+from stream.vitals.memory import Memory
 from stream.vitals.rhythm import Limits
-from stream.windows import BedWindow, Push, Window, push_together
+from stream.windows import BedWindow, Push, Window, push_together, windows_per_hop
 
 # A publisher that retries can bring chunks of the session before the current one; three are more than
 # one outage brings.
@@ -71,10 +63,9 @@ _FORMER_SESSIONS = 3
 _SCORES_S = 600.0
 # A message of vitals is sent for each second, the blocks of them that end one.
 _SECOND = FS
-# What a publisher had under way when its device began a new session has come by then; what it sends again has
-# the ingest time of the first time.
-_CLAIMED_NS = 1_000_000_000
-_OVER, _BACK = Seen(False, message="over"), Seen(False, message="the feed is back")
+# Signal between two memories of a bed. A worker that takes it over hears that again, beside the filter's
+# settling: no more than it has to for a window of 8 s.
+_MEMORY = 6 * FS
 
 
 class RefusedChunkError(MalformedMessageError):
@@ -150,37 +141,10 @@ class Load:
 UNLOADED = Load()
 
 
-@dataclass(slots=True)
-class _Bed:
-    state: BedState
-    windows: BedWindow
-    held: Holding
-    vitals: BedVitals
-    leads: tuple[str, ...]
-    fs: float
-    pace: float
-    order: InOrder
-    moment: Moment
-    heard_ns: int
-    opening: int
-    opened_ns: int
-    """Ingest time of the first chunk that was heard of the session."""
-    skew: SkewMeter
-    scores: npt.NDArray[np.float64]
-    """Of the newest windows, in no order: a new one takes the place of the oldest."""
-    scored: int = 0
-    """How many windows have had a score."""
-    beats: list[int] = field(default_factory=list)
-    """Source samples of beats that no message of vitals has told yet."""
-    pending: int = 0
-    newest: int | None = None
-    """Number of the last window that was handed out."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Arrival:
     chunk: SampleChunk
-    bed: _Bed
+    bed: HeldBed
     accepted: Accepted
 
 
@@ -198,11 +162,15 @@ class Engine:
         Why the model runs in another way than wanted; every bed tells it as a technical alarm.
     models : mapping of str to Criteria, optional
         By name, of all models that are loaded, the worker's own among them; looked at anew each time.
+    hop_s : float, optional
+        How often a bed is judged, s: as often as the model says, or so many times less. Rate and rhythm are
+        watched twice a second all the same.
 
     Raises
     ------
     ValueError
-        If the model's window is so long that a bed would be reported as not scored while it fills.
+        If the model's window is so long that a bed would be reported as not scored while it fills, or
+        `hop_s` is none that it can have (`stream.windows.windows_per_hop`).
     """
 
     def __init__(
@@ -212,6 +180,7 @@ class Engine:
         *,
         fallback: str | None = None,
         models: Mapping[str, Criteria] | None = None,
+        hop_s: float | None = None,
     ) -> None:
         if manifest.window.seconds >= UNSCORED_S:
             raise ValueError(
@@ -219,11 +188,13 @@ class Engine:
                 f" it must be below {UNSCORED_S:g} s"
             )
         self.manifest = manifest
+        self._every = 1 if hop_s is None else windows_per_hop(manifest.window, hop_s)
         self._own = Criteria.of(manifest, precision)
         self._models = {self._own.model: self._own} if models is None else models
         self._fallback = fallback
-        self._beds: dict[str, _Bed] = {}
+        self._beds: dict[str, HeldBed] = {}
         self._restored: dict[str, BedState] = {}
+        self._memories: dict[str, Memory] = {}
         self._openings = count()
 
     @property
@@ -262,14 +233,42 @@ class Engine:
         """Return up to where a bed has been heard."""
         return self._beds[bed].moment
 
-    def restore(self, bed: str, state: BedState) -> None:
-        """Go on with a bed where another worker stopped: call before its first chunk."""
+    def restore(self, bed: str, state: BedState, memory: Memory | None = None) -> None:
+        """Go on with a bed where another worker stopped: call before its first chunk.
+
+        Parameters
+        ----------
+        bed : str
+        state : BedState
+        memory : Memory, optional
+            No newer than the state. With it, and chunks that reach back to its `Memory.since_s`, signal
+            quality, beats and rhythm are judged as by the other worker; without, from the chunks alone.
+        """
         self._restored[bed] = state.model_copy(deep=True)
+        if memory is not None:
+            self._memories[bed] = memory
+
+    def memory(self, bed: str, *, now: bool = False) -> Memory | None:
+        """Return what has been learnt of a bed; None if the last one that was returned is new enough.
+
+        Parameters
+        ----------
+        bed : str
+        now : bool
+            However new that is.
+        """
+        one = self._beds[bed]
+        stop, quality = one.vitals.stop, one.windows.remember()
+        if stop is None or quality is None or not (now or abs(stop - one.remembered) >= _MEMORY):
+            return None
+        one.remembered = stop
+        return Memory(one.state.session, stop, len(one.leads), {**quality, **one.vitals.remember()})
 
     def forget(self, bed: str) -> None:
         """Drop a bed: it is another worker's now."""
         self._beds.pop(bed, None)
         self._restored.pop(bed, None)
+        self._memories.pop(bed, None)
 
     def accept(self, chunk: SampleChunk, dequeued_ns: int) -> Accepted:
         """Take the next chunk of a bed.
@@ -342,15 +341,15 @@ class Engine:
 
     def _receive(
         self, chunk: SampleChunk, dequeued_ns: int, accepted: Accepted
-    ) -> tuple[_Bed, list[SampleChunk]] | None:
+    ) -> tuple[HeldBed, list[SampleChunk]] | None:
         # The bed that waits for this chunk, and the chunks to be used now; None for one that is left out.
         header = chunk.header
         bed = self._beds.get(header.bed)
         if bed is not None and bed.state.session == header.session:
             accepted.dropped = bed.order.why_not(header.seq)
             changed = (bed.leads, bed.fs) != (header.leads, header.fs)
-            if changed or (not accepted.dropped and len(chunk.samples) and chunk.end <= bed.held.next_in):
-                self._refuse(bed, chunk)
+            if changed or (not accepted.dropped and bed.order.runs_back(chunk)):
+                raise RefusedChunkError(*refused(bed, chunk))
             if accepted.dropped:
                 return None
             due = bed.order.take(chunk)
@@ -359,28 +358,14 @@ class Engine:
             if known is not None and header.session in known.former:
                 accepted.dropped = "stale"
                 if bed is not None:
-                    accepted.events += _claimed(bed, chunk)
+                    accepted.events += claimed(bed, chunk)
                 return None
             bed = self._open(chunk, known, dequeued_ns, accepted)
             due = [chunk]
         bed.pace, bed.heard_ns = header.pace, dequeued_ns
         return bed, due
 
-    def _refuse(self, bed: _Bed, chunk: SampleChunk) -> NoReturn:
-        # Left to itself such a feed would be heard, never scored and never reported.
-        header = chunk.header
-        if header.fs != bed.fs:
-            why = f"fs: changed within a session from {bed.fs:g} to {header.fs:g} Hz"
-        elif header.leads != bed.leads:
-            why = f"leads: changed within a session from {' '.join(bed.leads)} to {' '.join(header.leads)}"
-        else:
-            why = "n0: runs back although seq goes on"
-        at = replace(bed.moment, ingest_ns=header.ingest_ns)
-        message = f"feed refused: session {header.session}: {why}; it has to begin a new session"
-        seen = Seen(True, bed.moment.sample, message)
-        raise RefusedChunkError(why, observe(bed.state, FEED_REFUSED, at, seen))
-
-    def _gap(self, bed: _Bed, chunk: SampleChunk, accepted: Accepted) -> None:
+    def _gap(self, bed: HeldBed, chunk: SampleChunk, accepted: Accepted) -> None:
         # What is missing before a chunk that is to be used now.
         header = chunk.header
         missing = max(0, header.n0 - bed.held.next_in)
@@ -388,11 +373,12 @@ class Engine:
         if header.pace and missing > FEED_LOST_S * header.fs:
             # The clock had no time to tick in between: the same alarm as if it had.
             at = Moment(header.bed, header.n0, header.t0, header.fs, header.ingest_ns)
-            accepted.events += observe(bed.state, FEED_LOST, at, _lost(bed.held.next_in))
+            accepted.events += lost(bed, at, bed.held.next_in)
 
     def _push(self, arrivals: Collection[_Arrival], dequeued_ns: int, load: Load) -> None:
         # Samples into the windows of their beds, one chunk of each.
-        every = [load.every if arrival.bed.pace else 1 for arrival in arrivals]
+        shed = [load.every if arrival.bed.pace else 1 for arrival in arrivals]
+        every = [self._every * times for times in shed]
         stretches = [arrival.bed.held.add(arrival.chunk) for arrival in arrivals]
         due = [place for place, stretch in enumerate(stretches) if stretch is not None]
         beds = [arrival.bed for arrival in arrivals]
@@ -433,16 +419,13 @@ class Engine:
             state.ended = header.last
             for block in blocks:
                 self._judge_block(arrival, block)
-            accepted.events += observe(state, FEED_LOST, bed.moment, _BACK)
-            accepted.events += _service(state, OVERLOAD, bed.moment, load.message(header.bed, hops))
-            accepted.events += _service(state, FALLBACK, bed.moment, self._fallback)
             if header.pace == 1:
                 # Only a feed in real time has two clocks to compare.
                 bed.skew.add(header.ingest_ns, chunk.time_of(chunk.end), chunk.end)
-            accepted.events += _service(state, CLOCK_SKEW, bed.moment, _skewed(bed))
-            accepted.events += _service(state, WRONG_RATE, bed.moment, _wrong_rate(bed))
-            accepted.events += _service(state, FEED_REFUSED, bed.moment, None)
-            accepted.events += _service(state, BED_CLAIMED, bed.moment, None)
+            if place in completed or accepted.opened or state.open:
+                # Where all is well and the chunk only waits for others, this may wait, too.
+                overload = load.message(header.bed, shed[place])
+                accepted.events += heard(bed, header.source, overload, self._fallback)
             accepted.events += self._end_of_feed(bed)
 
     def _judge_block(self, arrival: _Arrival, block: Block) -> None:
@@ -453,8 +436,9 @@ class Engine:
         end = at(block.end)
         moment = Moment(header.bed, end, chunk.time_of(end), header.fs, header.ingest_ns)
         if end <= state.watched_to:
-            # Read back after a restart: done already.
-            bed.beats.clear()
+            # Read back after a restart: done already, up to the last whole second.
+            if not block.end % _SECOND:
+                bed.beats.clear()
             return
         state.watched_to = end
         accepted.events += judge_block(state, moment, block, bed.leads, at)
@@ -519,7 +503,7 @@ class Engine:
         over = verdict is not None and verdict.score > threshold
         events = []
         if verdict is not None or failed:
-            events += _service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failed else None)
+            events += service(state, MODEL_FAILED, moment, f"model failed: {failure}" if failed else None)
         if verdict is not None:
             bed.scores[bed.scored % len(bed.scores)] = verdict.score
             bed.scored += 1
@@ -584,7 +568,7 @@ class Engine:
             # How far the feed would be by now.
             sample = bed.moment.sample + round(silent_s * bed.pace * bed.fs)
             moment = replace(bed.moment, sample=sample, t=bed.moment.time_of(sample))
-            events += observe(bed.state, FEED_LOST, moment, _lost(bed.moment.sample))
+            events += lost(bed, moment, bed.moment.sample)
             if not bed.pending:
                 events += judge_silence(bed.state, moment, "no signal")
             events += pass_time(bed.state, moment, CONDITIONS.values())
@@ -641,13 +625,15 @@ class Engine:
         own = state.stay.threshold if state.confirmed else None
         return self._criteria(state).thresholds.window if own is None else own
 
-    def _open(self, chunk: SampleChunk, known: BedState | None, dequeued_ns: int, accepted: Accepted) -> _Bed:
+    def _open(
+        self, chunk: SampleChunk, known: BedState | None, dequeued_ns: int, accepted: Accepted
+    ) -> HeldBed:
         # Start on a session: anew, or where the state of another worker says.
         header, model = chunk.header, self.manifest
         continued = known is not None and known.session == header.session
         # What this worker has not seen of a session that goes on is a hole to it: the windows that reach
         # into it are reported as such, and a long stretch without a verdict does not pass in silence.
-        start = 0 if continued else header.n0
+        start = known.begun if known is not None and continued else header.n0
         try:
             windows = BedWindow(header.leads, header.fs, model.leads, model.filter, model.window, start)
         except ValueError as error:
@@ -663,7 +649,7 @@ class Engine:
             if known is not None:
                 accepted.events += end_all(known, moment, "a new feed began")
                 former = [*known.former, known.session][-_FORMER_SESSIONS:]
-            state = BedState(session=header.session, scored_to=header.n0, former=former)
+            state = BedState(session=header.session, begun=header.n0, scored_to=header.n0, former=former)
             if known is not None:
                 state.stay, state.obeyed, state.ended_alarms = known.stay, known.obeyed, known.ended_alarms
                 state.snapshots, state.model = known.snapshots, known.model
@@ -671,11 +657,15 @@ class Engine:
             self._choose(state, moment)
             if known is not None:
                 asks = "another device: confirm that the patient is the same" if not state.confirmed else None
-                accepted.events += _service(state, CONFIRM_PATIENT, moment, asks)
+                accepted.events += service(state, CONFIRM_PATIENT, moment, asks)
         accepted.opened = True
         vitals = BedVitals(len(header.leads), _limits(state), windows.source_index)
         windows.listener = vitals
-        bed = _Bed(
+        memory = self._memories.pop(header.bed, None)
+        if continued and memory is not None and _fits(memory, state, len(header.leads), windows):
+            vitals.recall(memory.at, memory.arrays)
+            windows.recall(memory.arrays)
+        bed = HeldBed(
             state,
             windows,
             Holding(windows),
@@ -688,6 +678,7 @@ class Engine:
             heard_ns=dequeued_ns,
             opening=next(self._openings),
             opened_ns=header.ingest_ns,
+            source=header.source,
             skew=SkewMeter(header.fs),
             # Filled, so that a bed takes no more memory in the end than at the beginning.
             scores=np.full(round(_SCORES_S * model.window.fs / model.window.hop), np.nan),
@@ -702,45 +693,17 @@ class Engine:
         model = state.stay.model or self._own.model
         return change_model(state, moment, model, f"{model} judges from now on, the model of another worker")
 
-    def _end_of_feed(self, bed: _Bed) -> list[AlarmEvent]:
+    def _end_of_feed(self, bed: HeldBed) -> list[AlarmEvent]:
         # A feed that ended on purpose leaves no alarm behind, once its last windows have been judged.
         if not bed.state.ended or bed.pending:
             return []
         return end_all(bed.state, bed.moment, "the feed ended")
 
 
-def _service(state: BedState, condition: Condition, moment: Moment, message: str | None) -> list[AlarmEvent]:
-    # A condition of the system itself lasts while it has something to say.
-    seen = _OVER if message is None else Seen(True, moment.sample, message)
-    return observe(state, condition, moment, seen)
-
-
-def _lost(since: int) -> Seen:
-    return Seen(True, since, f"feed lost: silent for more than {FEED_LOST_S:g} s")
-
-
-def _skewed(bed: _Bed) -> str | None:
-    skew_s = bed.skew.skew_s
-    if skew_s is None or abs(skew_s) <= SKEW_S:
-        return None
-    return f"device clock {'behind' if skew_s > 0 else 'ahead'} by {abs(skew_s):.0f} s since the feed began"
-
-
-def _wrong_rate(bed: _Bed) -> str | None:
-    if bed.skew.wrong_rate is None:
-        return None
-    came = f"{bed.skew.wrong_rate:.0f} samples a second came"
-    return f"wrong rate: session {bed.state.session} states {bed.fs:g} Hz, {came}"
-
-
-def _claimed(bed: _Bed, chunk: SampleChunk) -> list[AlarmEvent]:
-    header = chunk.header
-    if not header.pace or header.ingest_ns - bed.opened_ns < _CLAIMED_NS:
-        return []
-    at = replace(bed.moment, ingest_ns=header.ingest_ns)
-    heard = f"session {bed.state.session} is heard"
-    message = f"two devices claim the bed: {heard}, session {header.session} sends, too"
-    return observe(bed.state, BED_CLAIMED, at, Seen(True, bed.moment.sample, message))
+def _fits(memory: Memory, state: BedState, leads: int, windows: BedWindow) -> bool:
+    # What lies between a state and a newer memory would be judged without either.
+    known = windows.source_index(memory.at) <= state.watched_to
+    return known and (memory.session, memory.leads) == (state.session, leads)
 
 
 def _limits(state: BedState) -> Limits:

@@ -49,14 +49,14 @@ class Delivery:
         To acknowledge when everything that it brought about is done; none for a chunk that was read back.
     windows : int
         How many of its windows are still under way.
-    given_away : bool
-        Its partition is another worker's now.
+    term : int
+        How often its bed had been given away when it came.
     """
 
     chunk: SampleChunk
     event: EventT[bytes] | None = None
     windows: int = 0
-    given_away: bool = False
+    term: int = 0
 
     def ack(self) -> None:
         if self.event is not None:

@@ -31,6 +31,9 @@ SHEDDING = Gauge(
     "bedside_shedding_step", "What the worker leaves out: 0 nothing, 1 explanations, from 2 on windows, too"
 )
 FALLBACKS = Counter("bedside_backend_fallbacks", "Backends that could not be used", ["backend"])
+ALARMS_AT_RISK = Gauge(
+    "bedside_alarms_at_risk", "1 while no replica, or not the file, had the last alarms when it was asked"
+)
 MODEL_FAILURES = Counter("bedside_model_failures", "Batches on which the model failed")
 SNAPSHOTS = Counter("bedside_snapshots", "Alarm snapshots", ["outcome"])
 SNAPSHOT_TIME = Histogram(

@@ -1,7 +1,8 @@
 """Alarms about the deployment, raised by processes other than workers.
 
 Any number of processes may raise the same one: it is named after what happened, published once, and which
-are open is kept in a hash on the server, so that whoever comes later can end it.
+are open is kept in a hash on the server, so that whoever comes later can end it. Those of workers and
+watchers go into the audit log, too; adapters of feeds have no business there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import logging
 from typing import Any
 
 import redis.asyncio as redis
+from redis.exceptions import ResponseError
 
+from stream.audit.log import AuditLog
+from stream.audit.recorder import entry_of
 from stream.clock import Clock
 from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority, alarm_id
 from stream.topics import ALARMS, TOPICS
@@ -45,10 +49,15 @@ class Notices:
     key : str
         Of the hash in which the open ones are kept.
     clock : Clock
+    audit : AuditLog, optional
+        Where they are recorded.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str, key: str, clock: Clock) -> None:
+    def __init__(
+        self, client: redis.Redis, prefix: str, key: str, clock: Clock, audit: AuditLog | None = None
+    ) -> None:
         self._client, self._prefix, self._key, self._clock = client, prefix, key, clock
+        self._audit = audit
         self._publish = client.register_script(PUBLISH)
 
     async def open(self) -> list[AlarmEvent]:
@@ -94,6 +103,11 @@ class Notices:
         await self._client.hset(self._key, alarm, event.encode())
         return event
 
+    async def begin_again(self, raised: AlarmEvent, now_ms: int) -> None:
+        """Raise an alarm on a server that took over from the one that knew of it, if it does not."""
+        if await self._send(raised, now_ms):
+            await self._client.hset(self._key, raised.alarm, raised.encode())
+
     async def end(self, raised: AlarmEvent, message: str, now_ms: int) -> None:
         """End an alarm."""
         event = raised.model_copy(
@@ -108,7 +122,7 @@ class Notices:
         await self._send(event, now_ms)
         await self._client.hdel(self._key, raised.alarm)
 
-    async def _send(self, event: AlarmEvent, now_ms: int) -> None:
+    async def _send(self, event: AlarmEvent, now_ms: int) -> bool:
         stream = stream_key(self._prefix, ALARMS, 0)
         bed = event.bed.encode()
         config = await read_config(self._client, self._prefix, ALARMS)
@@ -121,3 +135,16 @@ class Notices:
         _, is_new = await self._publish(keys=keys, args=args)
         if is_new:
             log.warning("%s: %s (%s)", event.rule, event.message, event.presence)
+        await self._record(event)
+        return bool(is_new)
+
+    async def _record(self, event: AlarmEvent) -> None:
+        # Also of one that another process published, which may have died before it came to this: each is
+        # recorded once.
+        if self._audit is None:
+            return
+        try:
+            await self._audit.append(**entry_of(event, self._clock.now_ns()))
+        except ResponseError as error:
+            # A user who may not: the alarm is what matters.
+            log.warning("%s is not in the audit log: %s", event.rule, error)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import chain, count
 
 import numpy as np
-from pydantic import BaseModel, computed_field
-from pydantic.dataclasses import dataclass as slim
+from pydantic import BaseModel, Field, computed_field
 
 from models.session import Session
 from stream.contract import AlarmEvent, Finding, Presence, SampleChunk, Vitals
 from stream.engine import Engine, Pending
 from stream.explain import maps_of
+from stream.results import SecondRows, Seconds, WindowRows, Windows
 from stream.statement import Statement, in_words
 from stream.verdict import Verdict, judge
+
+# Longer pieces save nothing more, and make progress come in jumps.
+_JOINED_S = 10.0
 
 OnWindow = Callable[[Pending, Verdict | None, Finding], None]
 
@@ -67,55 +71,81 @@ def _drive(
     on_events: Callable[[list[AlarmEvent]], None],
     on_vitals: Callable[[list[Vitals]], None],
 ) -> None:
-    # What comes out is handed on and not kept: a day of it does not fit where the result does.
+    # What comes out is handed on and not kept: a day of it does not fit where the result does. The model has
+    # a thread of its own: while it is at work the next windows are made.
     engine = Engine(session.manifest, session.precision)
     waiting: list[Pending] = []
+    in_model: tuple[list[Pending], Future[list[Verdict | None]]] | None = None
 
-    def settle() -> None:
-        verdicts = judge(session, [pending.window for pending in waiting])
-        for pending, verdict in zip(waiting, verdicts, strict=True):
+    def conclude() -> None:
+        nonlocal in_model
+        judged, in_model = in_model, None
+        if judged is None:
+            return
+        for pending, verdict in zip(judged[0], judged[1].result(), strict=True):
             concluded = engine.conclude(pending, verdict)
             if concluded is None:
                 continue
             finding, events = concluded
             on_events(events)
             on_window(pending, verdict, finding)
-        waiting.clear()
+
+    def hand_over(number: int) -> None:
+        # Never more than the model takes at once: the last bits of a score depend on what shares its run.
+        nonlocal in_model, waiting
+        conclude()
+        some, waiting = waiting[:number], waiting[number:]
+        in_model = some, model.submit(judge, session, [pending.window for pending in some])
+
+    with ThreadPoolExecutor(1, thread_name_prefix="model") as model:
+        for chunk in chunks:
+            bed = chunk.header.bed
+            if engine.busy(bed) and engine.state(bed).session != chunk.header.session:
+                # The old session's windows are judged before the new one ends it.
+                hand_over(len(waiting))
+                conclude()
+            accepted = engine.accept(chunk, chunk.time_of(chunk.end))
+            on_events(accepted.events)
+            on_vitals(accepted.vitals)
+            waiting += accepted.windows
+            while len(waiting) >= session.manifest.max_batch:
+                hand_over(session.manifest.max_batch)
+        hand_over(len(waiting))
+        conclude()
+
+
+def joined(chunks: Iterable[SampleChunk]) -> Iterator[SampleChunk]:
+    """Join chunks for an engine that has all of them: what it finds is the same, and it has less to do.
+
+    Parameters
+    ----------
+    chunks : iterable of SampleChunk
+        One session of one bed, in order.
+
+    Yields
+    ------
+    SampleChunk
+        Numbered anew. One ends where samples are missing, or the gain or what is said of a lead changes.
+    """
+    some: list[SampleChunk] = []
+    seq = count()
+
+    def taken() -> SampleChunk:
+        header, last = some[0].header, some[-1].header
+        whole = header.model_copy(update={"seq": next(seq), "ingest_ns": last.ingest_ns, "last": last.last})
+        samples = np.concatenate([chunk.samples for chunk in some])
+        some.clear()
+        return SampleChunk(whole, samples)
 
     for chunk in chunks:
-        bed = chunk.header.bed
-        if engine.busy(bed) and engine.state(bed).session != chunk.header.session:
-            # The old session's windows are judged before the new one ends it.
-            settle()
-        accepted = engine.accept(chunk, chunk.time_of(chunk.end))
-        on_events(accepted.events)
-        on_vitals(accepted.vitals)
-        waiting += accepted.windows
-        if len(waiting) >= session.manifest.max_batch:
-            settle()
-    settle()
-
-
-@slim(slots=True)
-class WindowResult:
-    """One scored window of a recording; times in seconds from the first sample."""
-
-    start_s: float
-    end_s: float
-    score: float
-    anomalous: bool
-    lead_scores: dict[str, float]
-
-
-@slim(slots=True)
-class SecondResult:
-    """One second of a recording; times in seconds from the first sample."""
-
-    start_s: float
-    end_s: float
-    heart_rate_bpm: float | None
-    issues: dict[str, tuple[str, ...]]
-    """By lead, where there are any; see `stream.vitals.quality.Issue`."""
+        if some:
+            first, header = some[0].header, chunk.header
+            follows = header.n0 == some[-1].end and (header.gain, header.valid) == (first.gain, first.valid)
+            if not follows or header.n0 - first.n0 >= _JOINED_S * first.fs:
+                yield taken()
+        some.append(chunk)
+    if some:
+        yield taken()
 
 
 class AlarmResult(BaseModel):
@@ -157,14 +187,14 @@ class Analysis(BaseModel):
     anomalous: bool | None
     heart_rate_bpm: float | None = None
     """Median over the recording; None if it could never be told."""
-    windows: list[WindowResult]
+    windows: Windows
     not_scored: dict[str, int]
     """Windows that could not be scored, by reason."""
     beats_s: list[float] = []
     """R peaks."""
     quality: dict[str, float] = {}
     """By lead: mean signal quality, 1 good, 0 useless."""
-    seconds: list[SecondResult] = []
+    seconds: Seconds = Field(default_factory=list)
     alarms: list[AlarmResult]
     explanations: dict[str, MapResult] = {}
     """Of ``spread``, ``temporal_attention`` and ``lead_attention`` those that the model has; an attention is
@@ -209,36 +239,36 @@ def analyse(
     ValueError
         If there are no chunks.
     """
-    first: SampleChunk | None = None
-    last: SampleChunk | None = None
+    chunks = iter(chunks)
+    first = next(chunks, None)
+    if first is None:
+        raise ValueError(f"{record}: no samples")
+    stop = first.end
+    header, thresholds = first.header, session.manifest.thresholds[session.precision]
+    fs, n0 = header.fs, max(begin, header.n0)
     maps: dict[str, str | None] | None = None
-    windows: list[WindowResult] = []
+    windows = WindowRows([lead for lead in session.manifest.leads if lead in header.leads])
     events: list[AlarmEvent] = []
     not_scored: Counter[str] = Counter()
-    summary = _Summary(begin)
+    summary = _Summary(n0, fs)
 
     def noted() -> Iterable[SampleChunk]:
-        nonlocal first, last
-        for chunk in chunks:
-            first = first or chunk
-            last = chunk
+        nonlocal stop
+        for chunk in chain([first], chunks):
+            stop = chunk.end
             yield chunk
 
     def heard(pending: Pending, verdict: Verdict | None, finding: Finding) -> None:
         nonlocal maps
-        assert first is not None
         if maps is None and verdict is not None:
             maps = maps_of(session.manifest, verdict)
-        n0 = max(begin, first.header.n0)
         if finding.score is not None and finding.start >= n0:
             windows.append(
-                WindowResult(
-                    start_s=(finding.start - n0) / first.header.fs,
-                    end_s=(finding.end - n0) / first.header.fs,
-                    score=finding.score,
-                    anomalous=finding.anomalous,
-                    lead_scores=finding.lead_scores,
-                )
+                (finding.start - n0) / fs,
+                (finding.end - n0) / fs,
+                finding.score,
+                finding.anomalous,
+                finding.lead_scores,
             )
         if finding.reason is not None and finding.start >= n0:
             not_scored[finding.reason] += 1
@@ -246,17 +276,13 @@ def analyse(
             on_window(pending, verdict, finding)
 
     _drive(noted(), session, heard, events.extend, summary.add)
-    if first is None or last is None:
-        raise ValueError(f"{record}: no samples")
-    header, thresholds = first.header, session.manifest.thresholds[session.precision]
-    fs, n0 = header.fs, max(begin, header.n0)
-    record_score = float(np.mean([window.score for window in windows])) if windows else None
+    record_score = float(np.mean(windows.scores)) if windows else None
     return Analysis(
         record=record,
         model=session.manifest.name,
         fs=fs,
         leads=header.leads,
-        duration_s=(last.end - n0) / fs,
+        duration_s=(stop - n0) / fs,
         record_score=record_score,
         percentile=None if record_score is None else thresholds.record_percentile(record_score),
         threshold=thresholds.record,
@@ -267,15 +293,7 @@ def analyse(
         heart_rate_bpm=summary.median_rate,
         beats_s=[(beat - n0) / fs for beat in summary.beats],
         quality=summary.mean_quality,
-        seconds=[
-            SecondResult(
-                start_s=(second.start - n0) / fs,
-                end_s=(second.end - n0) / fs,
-                heart_rate_bpm=second.heart_rate,
-                issues=second.issues,
-            )
-            for second in summary.seconds
-        ],
+        seconds=summary.seconds,
         alarms=_alarms(events, first, n0),
         explanations={
             name: MapResult(shown=why_not is None, why_not=why_not) for name, why_not in (maps or {}).items()
@@ -283,20 +301,14 @@ def analyse(
     )
 
 
-class _Second(NamedTuple):
-    start: int
-    end: int
-    heart_rate: float | None
-    issues: dict[str, tuple[str, ...]]
-
-
 class _Summary:
     # What is kept of the vitals of each second from a sample on.
 
-    def __init__(self, begin: int) -> None:
+    def __init__(self, begin: int, fs: float) -> None:
         self._begin = begin
+        self._fs = fs
         self.beats = array("q")
-        self.seconds: list[_Second] = []
+        self.seconds = SecondRows()
         self._rates = array("d")
         # By lead: sum and number.
         self._quality: dict[str, tuple[float, int]] = {}
@@ -306,7 +318,8 @@ class _Summary:
             self.beats.extend(beat for beat in second.beats if beat >= self._begin)
             if second.start < self._begin:
                 continue
-            self.seconds.append(_Second(second.start, second.end, second.heart_rate, second.issues))
+            start_s, end_s = ((sample - self._begin) / self._fs for sample in (second.start, second.end))
+            self.seconds.append(start_s, end_s, second.heart_rate, second.issues)
             if second.heart_rate is not None:
                 self._rates.append(second.heart_rate)
             for lead, quality in second.quality.items():

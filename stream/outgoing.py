@@ -12,7 +12,7 @@ from faust.types.transports import ProducerT
 from stream import metrics
 from stream.contract import AlarmEvent, Explanation, Finding, Vitals
 from stream.topics import ALARMS, DEAD_LETTERS, EXPLANATIONS, FINDINGS, VITALS
-from stream.transport.layout import IDEMPOTENCY_HEADER
+from stream.transport.layout import FENCED_OFFSET, IDEMPOTENCY_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,8 @@ class Outgoing:
     async def vitals(self, vitals: Vitals) -> Awaitable[Any]:
         return await self._send(VITALS, vitals.bed.encode(), vitals.encode())
 
-    async def event(self, event: AlarmEvent) -> Awaitable[Any]:
+    async def event(self, event: AlarmEvent) -> Awaitable[bool]:
+        """Send a transition; what is returned tells whether it is out, and not another worker's to tell."""
         metrics.observe_event(event)
         # Not its message: that may name who acknowledged it.
         log.info(
@@ -57,7 +58,7 @@ class Outgoing:
             extra={"bed": event.bed, "session": event.session, "alarm": event.alarm},
         )
         once = {IDEMPOTENCY_HEADER: event.event.encode()}
-        return await self._send(ALARMS, event.bed.encode(), event.encode(), once)
+        return _is_out(await self._send(ALARMS, event.bed.encode(), event.encode(), once))
 
     async def explanation(self, explanation: Explanation) -> Awaitable[Any]:
         return await self._send(EXPLANATIONS, explanation.header.bed.encode(), explanation.encode())
@@ -81,3 +82,7 @@ class Outgoing:
     ) -> Awaitable[Any]:
         producer = await self._producer()
         return await producer.send(self._named(topic), key, value, None, None, dict(headers or {}))
+
+
+async def _is_out(sent: Awaitable[Any]) -> bool:
+    return bool((await sent).offset != FENCED_OFFSET)

@@ -50,6 +50,14 @@ class InOrder:
             return None
         return "late" if any(first <= seq < stop for first, stop in self._holes) else "repeat"
 
+    def runs_back(self, chunk: SampleChunk) -> bool:
+        """Say whether a chunk whose number is new has no sample that is.
+
+        Such a one contradicts its session: behind it, if it says that it is far ahead, all others would be
+        late.
+        """
+        return len(chunk.samples) > 0 and chunk.end <= self.end
+
     def take(self, chunk: SampleChunk) -> list[SampleChunk]:
         """Take a chunk that need not be left out.
 

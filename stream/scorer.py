@@ -8,33 +8,46 @@ written down at intervals; only then are the chunks behind it done.
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from faust.types import EventT
 
 from models.session import Session
 from stream import metrics
 from stream.alarms.operator import Answer
 from stream.alarms.state import BedState
+from stream.alarms.told import catch_up
 from stream.audit.recorder import Recorder
 from stream.bed_settings import SettingsBook
 from stream.clock import Clock
-from stream.contract import AlarmEvent, Command, MalformedMessageError
+from stream.contract import AlarmEvent, Command, MalformedMessageError, SampleChunk
 from stream.engine import Accepted, Engine, Load, Pending, RefusedChunkError
 from stream.explain import explain
 from stream.judging import Delivery, Item, Judged, Judging
 from stream.model_pool import ModelPool
 from stream.outgoing import Outgoing
+from stream.refill import needed_since_s
 from stream.shedding import Shedding
 from stream.snapshots.keeper import note
+from stream.vitals.memory import ForeignMemoryError, Memory
+
+log = logging.getLogger(__name__)
 
 # Ticks come each second.
 _STALLED_NS = 2_500_000_000
 
 
+class OvertakenError(Exception):
+    """The bed is another worker's by now, who does what was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where the state of beds is kept.
+    """Where something is kept of each bed.
 
     Attributes
     ----------
@@ -60,9 +73,13 @@ class Scorer:
     outgoing : Outgoing
     recorder : Recorder
     book : SettingsBook
-    rows : Rows
+    rows, memories : Rows
+        Where the state of beds is kept, and what has been learnt of their signal.
+    confirm : callable
+        Awaited before chunks are done; told (``published``) whether there were alarms. See
+        `stream.broker.Broker.confirm`.
     clock : Clock
-    fallback : str, optional
+    fallback, hop_s : optional
         See `stream.engine.Engine`.
     """
 
@@ -73,19 +90,24 @@ class Scorer:
         recorder: Recorder,
         book: SettingsBook,
         rows: Rows,
+        memories: Rows,
+        confirm: Callable[..., Awaitable[None]],
         clock: Clock,
         *,
         fallback: str | None = None,
+        hop_s: float | None = None,
     ) -> None:
         self.pool = ModelPool(session)
         self.engine = Engine(
-            session.manifest, session.precision, fallback=fallback, models=self.pool.criteria
+            session.manifest, session.precision, fallback=fallback, models=self.pool.criteria, hop_s=hop_s
         )
         self.shedding = Shedding()
         self._outgoing = outgoing
         self._recorder = recorder
         self._book = book
         self._rows = rows
+        self._memories = memories
+        self._confirm = confirm
         self._clock = clock
         self.judging = Judging(self.pool, clock, self.engine.model_of, self._explained)
         self._published = asyncio.Event()
@@ -94,9 +116,16 @@ class Scorer:
         self._writing = asyncio.Lock()
         # The broker takes nothing more: what is under way comes again, to another worker.
         self._finished = False
+        # The newest alarm events of beds that are not held yet.
+        self._told: dict[str, list[AlarmEvent]] = {}
+        # Beds of which something was not ours to tell any more: their state knows of what the world does not.
+        self._overtaken: set[str] = set()
+        # How often each bed was given away.
+        self._terms: Counter[str] = Counter()
         self._watched_until: dict[str, int] = {}
         self._ticked_ns = clock.now_ns()
         # Since the last checkpoint.
+        self._published_alarms = False
         self._changed: dict[str, None] = {}
         self._sends: list[Awaitable[Any]] = []
         self._done: list[Delivery] = []
@@ -111,6 +140,13 @@ class Scorer:
         self._watched_until[bed] = until_ns
 
     # -- in
+
+    def delivery(self, chunk: SampleChunk, event: EventT[bytes] | None = None) -> Delivery:
+        """Return what to `take` of a chunk that has come; nothing, if its bed is given away before."""
+        return Delivery(chunk, event, term=self._terms[chunk.header.bed])
+
+    def _is_of_this_term(self, delivery: Delivery) -> bool:
+        return delivery.term == self._terms[delivery.chunk.header.bed]
 
     async def room(self) -> None:
         """Return when the worker may take more chunks."""
@@ -141,7 +177,7 @@ class Scorer:
         async with self._writing:
             if self._finished:
                 return []
-            some = [delivery for delivery in some if not delivery.given_away]
+            some = [delivery for delivery in some if self._is_of_this_term(delivery)]
             self._restore(delivery.chunk.header.bed for delivery in some)
             outcomes = self.engine.accept_many([delivery.chunk for delivery in some], now_ns, self._load())
             accepted = [outcome for outcome in outcomes if isinstance(outcome, Accepted)]
@@ -172,7 +208,7 @@ class Scorer:
         for delivery, why in refused:
             if delivery.event is not None:
                 await (await self._outgoing.dead_letter(delivery.event, why))
-                delivery.ack()
+                self._ack(delivery)
         return rest
 
     def _together(self, deliveries: list[Delivery]) -> tuple[list[Delivery], list[Delivery]]:
@@ -188,7 +224,32 @@ class Scorer:
     def _restore(self, beds: Iterable[str]) -> None:
         for bed in beds:
             if not self.engine.knows(bed) and (row := self._rows.get(bed)) is not None:
-                self.engine.restore(bed, BedState.model_validate_json(row))
+                state = BedState.model_validate_json(row)
+                catch_up(state, self._told.get(bed, ()))
+                self.engine.restore(bed, state, self._memory(bed))
+
+    def note_told(self, events: Iterable[AlarmEvent]) -> None:
+        """Take note of the newest alarm events, in order, before beds are taken over from others."""
+        told: defaultdict[str, list[AlarmEvent]] = defaultdict(list)
+        for event in events:
+            told[event.bed].append(event)
+        self._told = {bed: of_bed for bed, of_bed in told.items() if not self.engine.knows(bed)}
+
+    def _memory(self, bed: str) -> Memory | None:
+        kept = self._memories.get(bed)
+        if kept is None:
+            return None
+        try:
+            return Memory.decode(kept)
+        except ForeignMemoryError as error:
+            log.warning("what was learnt of the bed is learnt anew: %s", error, extra={"bed": bed})
+            return None
+
+    def needed_since_s(self, bed: str, session: str) -> float | None:
+        """Return from which second of a session on samples are needed beside what is kept of the bed."""
+        row = self._rows.get(bed)
+        state = None if row is None else BedState.model_validate_json(row)
+        return needed_since_s(session, state, self._memory(bed), self.pool.own.manifest.window)
 
     def _load(self) -> Load:
         if not self.shedding.step:
@@ -203,21 +264,32 @@ class Scorer:
         for pending in accepted.windows:
             pending.ready_ns = ready_ns
             self.judging.add(Item(pending, delivery), ready_ns)
-        if accepted.dropped and self.engine.busy(bed):
-            # A repeat of a chunk whose windows may still be under way: not done before they are.
+        waits = accepted.dropped or (delivery.chunk.header.last and not accepted.windows)
+        if waits and self.engine.busy(bed):
+            # A repeat of a chunk whose windows may still be under way, or the end of a feed of which windows
+            # are, whose own chunks may have been read back: behind it nothing would bring them again.
             delivery.windows = 1
             self.judging.add(Item(None, delivery), ready_ns)
         elif not accepted.windows:
+            self._ack(delivery)
+
+    def _ack(self, delivery: Delivery) -> None:
+        # What was taken before the bed was given away comes again, to whoever has it now: that may be us, and
+        # the broker would take the chunk for done that the state in the table does not know of. Nor is one
+        # done where something of the bed was not ours to tell: whoever has it must find that again.
+        if self._is_of_this_term(delivery) and delivery.chunk.header.bed not in self._overtaken:
             delivery.ack()
 
     async def forget(self, beds: Collection[str]) -> None:
         """Drop beds: they are another worker's now."""
+        self._terms.update(beds)
         # Not while a change of one of them is on its way out: that is still ours to finish.
         async with self._writing:
             for bed in beds:
                 self.engine.forget(bed)
                 self.judging.drop(bed)
                 self._changed.pop(bed, None)
+                self._overtaken.discard(bed)
         metrics.BEDS.set(len(self.engine.beds))
 
     # -- out
@@ -265,22 +337,35 @@ class Scorer:
     def _explained(self, bed: str) -> bool:
         return not self.shedding.step and self._watched_until.get(bed, 0) > self._clock.now_ns()
 
-    async def _tell(self, events: Collection[AlarmEvent]) -> None:
+    async def _tell(self, events: Collection[AlarmEvent]) -> bool:
         # Alarm events are out and recorded, and the server has said so, before the state that knows of them
-        # is written.
+        # is written. False if some are not ours to tell any more: nothing tells of those.
         if not events:
-            return
-        await asyncio.gather(*[await self._outgoing.event(event) for event in events])
-        await self._recorder.events(events, self._clock.now_ns())
-        for event in events:
+            return True
+        out = await asyncio.gather(*[await self._outgoing.event(event) for event in events])
+        told = [event for event, is_out in zip(events, out, strict=True) if is_out]
+        self._overtaken |= {event.bed for event, is_out in zip(events, out, strict=True) if not is_out}
+        await self._recorder.events(told, self._clock.now_ns())
+        self._published_alarms |= bool(told)
+        for event in told:
             if self.engine.knows(event.bed):
                 note(self.engine.state(event.bed), event)
-        for bed in dict.fromkeys(event.bed for event in events):
+        for bed in dict.fromkeys(event.bed for event in told):
             self._keep(bed)
+        return all(out)
+
+    def _is_ours(self, bed: str) -> bool:
+        # The broker would refuse the row of a bed that is others'; the table here would keep it, and the bed
+        # may come back.
+        return self.engine.knows(bed) and bed not in self._overtaken
 
     def _keep(self, bed: str) -> None:
-        if self.engine.knows(bed):
+        if self._is_ours(bed):
             self._rows.put(bed, self.engine.state(bed).model_dump_json().encode())
+
+    def _take_memory(self, bed: str, *, now: bool = False) -> bytes | None:
+        memory = self.engine.memory(bed, now=now) if self._is_ours(bed) else None
+        return None if memory is None else memory.encode()
 
     def changed(self, bed: str) -> None:
         """Have the state of a bed written down at the next checkpoint."""
@@ -293,15 +378,27 @@ class Scorer:
         too. A row goes out behind the findings that it covers, through the same connection.
         """
         async with self._writing:
+            memories: dict[str, bytes] = {}
             for bed in self._changed:
                 self._keep(bed)
+                if (memory := self._take_memory(bed)) is not None:
+                    memories[bed] = memory
             self._changed.clear()
+            told, self._published_alarms = self._published_alarms, False
             sends, self._sends = self._sends, []
             done, self._done = self._done, []
         await asyncio.gather(*sends)
         await self._rows.written()
+        async with self._writing:
+            # Behind the rows, never before them: without the state up to there it says nothing.
+            for bed, memory in memories.items():
+                if self.engine.knows(bed):
+                    self._memories.put(bed, memory)
+        await self._memories.written()
+        # Nobody waits for this: what is published meanwhile goes out.
+        await self._confirm(published=told)
         for delivery in done:
-            delivery.ack()
+            self._ack(delivery)
 
     async def finish(self) -> None:
         """Write down and call done what has been published, and publish nothing more: the worker stops."""
@@ -315,15 +412,24 @@ class Scorer:
         """Do what an operator asks; see `stream.engine.Engine.obey`.
 
         A model that is chosen has to be in the pool, and has to stay there until this returns.
+
+        Raises
+        ------
+        stream.alarms.operator.RefusedError
+        OvertakenError
         """
         if self._finished:
             # Not refused: it comes again, too.
             await asyncio.Event().wait()
         async with self._writing:
             answer = self.engine.obey(command)
-            await self._tell(answer.events)
+            if not await self._tell(answer.events):
+                raise OvertakenError(command.bed)
             await self._write_settings([command.bed])
             self._keep(command.bed)
+            # Up to here the limits of before were in force.
+            if (memory := self._take_memory(command.bed, now=True)) is not None:
+                self._memories.put(command.bed, memory)
         self.judging.release()
         return answer
 
@@ -331,6 +437,7 @@ class Scorer:
         """Return when the broker has everything that was sent before, rows too."""
         await self._outgoing.flush()
         await self._rows.written()
+        await self._memories.written()
 
     async def _write_settings(self, beds: Iterable[str]) -> None:
         now_ns = self._clock.now_ns()

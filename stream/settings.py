@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -34,6 +35,8 @@ SECRETS_FOLDER = "BEDSIDE_SECRETS"
 # Where Docker and Podman put them.
 _USUAL_SECRETS = Path("/run/secrets")
 _VARIABLE_PREFIX = "BEDSIDE_"
+# Of the tests, of commands that start others (`stream.console`), of `compose.yaml` and what prepares it.
+_NO_SETTINGS = ("DATA", "PROGRESS_LINES", "UID", "GID", "NAME")
 
 
 class SettingsError(ValueError):
@@ -95,19 +98,27 @@ class Settings(BaseSettings):
     redis_url: str | None = None
     """Server of the streams: ``redis://``, ``rediss://`` or ``unix://``; default the embedded one."""
     broker_url: str | None = None
-    """Where samples travel and the worker's Faust app runs, ``kafka://`` too; default the same server."""
+    """Where samples travel and the worker's Faust app runs, ``kafka://`` or ``kafkas://`` (TLS), too; default
+    the same server."""
     prefix: str = DEFAULT_PREFIX
     """Start of every key of this deployment."""
     model: str = "cae-100hz"
     """Name of a shipped bundle or path of a bundle folder."""
     backend: str = "auto"
     """What runs the model in a worker; ``"auto"`` for the fastest on its machine."""
+    hop: float | None = None
+    """How often a worker's model judges a bed, seconds: a multiple of the model's own hop, the default."""
     users_file: Path | None = None
     """Who may use the dashboard (`bedside users`); default nobody else than this machine."""
     runtime_dir: Path | None = None
     """Folder of the embedded server's socket; default one of the user's own."""
     recordings: Path | None = None
     """Folder of the recorder; default one of the user's own."""
+    snapshots: Annotated[int, Field(ge=1)] = 500
+    """How many snapshots of alarms are kept, the newest. Of 12 leads at 500 Hz one takes 0.6 MB, so that all
+    take a third of a gigabyte of the server's memory."""
+    snapshot_hours: Annotated[float, Field(gt=0, le=10_000)] = 24.0
+    """For how long: who takes over in the morning sees the night's, and data of patients does not pile up."""
     datasets: Path | None = None
     """Folder of downloaded records; default ``bedside/datasets`` in the user's cache folder."""
     physionet_url: str = "https://physionet.org/files"
@@ -173,6 +184,38 @@ def origins() -> list[Origin]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A variable of the environment that looks like a setting and is none.
+
+    Attributes
+    ----------
+    name : str
+    nearest : str or None
+        The variable that may have been meant.
+    """
+
+    name: str
+    nearest: str | None
+
+    def __str__(self) -> str:
+        return f"{self.name} is no setting" + (f": {self.nearest}?" if self.nearest else "")
+
+
+def unknown_variables() -> list[Unknown]:
+    """Return the variables ``BEDSIDE_…`` of the environment that nobody reads."""
+    # Without what all begin with, or all would be near.
+    settings = [name.upper() for name in Settings.model_fields]
+    settings += [name.removeprefix(_VARIABLE_PREFIX) for name in (CONFIG_FILE, SECRETS_FOLDER)]
+    unknown = []
+    for name in sorted(os.environ):
+        ours = name.upper().removeprefix(_VARIABLE_PREFIX)
+        if ours != name.upper() and ours not in settings and ours not in _NO_SETTINGS:
+            near = get_close_matches(ours, settings, 1)
+            unknown.append(Unknown(name, f"{_VARIABLE_PREFIX}{near[0]}" if near else None))
+    return unknown
+
+
 def _files(settings: type[BaseSettings]) -> list[tuple[str, PydanticBaseSettingsSource]]:
     # What is in files, the one that counts most first.
     found: list[tuple[str, PydanticBaseSettingsSource]] = []
@@ -194,7 +237,7 @@ class BrokerError(ValueError):
 
 def is_kafka(broker: str | None) -> bool:
     """Return whether a broker is a Kafka cluster rather than a Redis server."""
-    return broker is not None and broker.startswith("kafka://")
+    return broker is not None and broker.startswith(("kafka://", "kafkas://"))
 
 
 def broker_with_prefix(url: str, prefix: str) -> str:
@@ -208,7 +251,8 @@ def broker_with_prefix(url: str, prefix: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise BrokerError(
-            f"broker {without_credentials(url)}: redis://, rediss://, unix:// and kafka:// are possible"
+            f"broker {without_credentials(url)}: redis://, rediss://, unix://, kafka:// and kafkas:// are"
+            " possible"
         )
     query = [(name, value) for name, value in parse_qsl(parts.query) if name != "prefix"]
     # Not urlunsplit: it drops the empty host of unix:///path.

@@ -13,6 +13,9 @@ WORKER_GROUP = "bedside-worker"
 BEDS_TABLE = "beds"
 """Faust table of what outlives a worker of each bed."""
 
+MEMORIES_TABLE = "memories"
+"""Faust table of what has been learnt of each bed's signal; see `stream.vitals.memory`."""
+
 SAMPLES = "samples"
 FINDINGS = "findings"
 VITALS = "vitals"

@@ -17,7 +17,8 @@ import logging
 
 from redis.exceptions import RedisError
 
-from stream.bus import heed_cancellation, open_client
+from stream.audit.log import AuditLog
+from stream.bus import Bus, heed_cancellation, open_client
 from stream.clock import Clock, SystemClock
 from stream.contract import AlarmEvent, MalformedMessageError, Priority, SampleChunk
 from stream.heartbeat import STEP_MS, Signs, forget, read_signs, workers_key
@@ -59,7 +60,8 @@ class Watch:
         self._prefix = prefix
         self._client = open_client(url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S)
         # Which alarms are open is known to all watchers.
-        self._notices = Notices(self._client, prefix, f"{workers_key(prefix)}:silent", self._clock)
+        audit = AuditLog(Bus(self._client, prefix=prefix))
+        self._notices = Notices(self._client, prefix, f"{workers_key(prefix)}:silent", self._clock, audit)
         # By the server's clock: since when it has answered, and gone, without a break. Workers that could not
         # reach it before, or were heard of at a time that is no longer, get the time to beat again.
         self._since_ms: int | None = None

@@ -14,9 +14,13 @@ from models.manifest import FilterSpec, WindowSpec
 from stream.contract import Validity
 from stream.preprocess import BRIDGE_S, Conditioner, Float64Array, Resampled, condition
 from stream.vitals.grid import BLOCK
+from stream.vitals.memory import Arrays
 from stream.vitals.quality import QualityMeter, SecondQuality, measure_together
 
 Float32Array = npt.NDArray[np.float32]
+
+LONGEST_HOP_S = 2.0
+"""Beyond it the alarm rule, which counts windows of some ten seconds, would see but a few of them."""
 
 # Windows of 12 leads and 800 samples in so many float64 arrays still fit a core's second cache.
 _TOGETHER = 8
@@ -161,8 +165,8 @@ class BedWindow:
         self.listener: Listener | None = None
         """Hears what the windows are made of."""
         self._meter = QualityMeter(len(leads), fs, start)
-        # Quality of the seconds that a window may reach into.
-        self._seconds: deque[SecondQuality] = deque(maxlen=int(spec.seconds) + 2)
+        # Quality of the seconds that the next window may reach into.
+        self._seconds: deque[SecondQuality] = deque()
         # Source sample after the last second in which a lead was noisy.
         self._noisy_to = start
         self._restart(start)
@@ -191,6 +195,14 @@ class BedWindow:
     def first_from(self, sample: int) -> int:
         """Return the number of the first window of the grid that begins at or after a source sample."""
         return -(-self._conditioner.first_out_from(sample) // self._spec.hop)
+
+    def remember(self) -> Arrays | None:
+        """Return what is known of the signal's quality; see `stream.vitals.quality.QualityMeter.remember`."""
+        return self._meter.remember()
+
+    def recall(self, state: Arrays) -> None:
+        """Take what another worker knew of the signal's quality, once the signal has come up to there."""
+        self._meter.recall(state)
 
     def completes(self, end: int) -> bool:
         """Say whether the samples before source sample `end` complete anything that comes out of here.
@@ -241,12 +253,14 @@ class BedWindow:
         # Leads with too many poor seconds in the window that begins at a grid sample. Of a second that the
         # window's last sample does not complete nothing is known yet, however the feed is cut.
         begin = self._conditioner.source_index(first)
+        while self._seconds and self._seconds[0].end <= begin:
+            self._seconds.popleft()
         if self._noisy_to <= begin:
             return None
         end = self._conditioner.source_index(first + self._spec.samples - 1)
         poor = np.zeros(self._n_feed, np.intp)
         for second in self._seconds:
-            if second.end > begin and second.end <= end + 1:
+            if second.end <= end + 1:
                 poor += second.noisy
         return (poor > _POOR_S)[self._columns]
 
@@ -289,6 +303,24 @@ class BedWindow:
         window.index = piece.first // self._spec.hop
         window.start = self._conditioner.source_index(piece.first)
         window.end = self.end_of(window.index)
+
+
+def windows_per_hop(window: WindowSpec, hop_s: float) -> int:
+    """Return of how many windows one is judged if a bed is judged every `hop_s` seconds.
+
+    Raises
+    ------
+    ValueError
+        If that is no multiple of the model's own hop, or more than `LONGEST_HOP_S`.
+    """
+    own_s = window.hop / window.fs
+    every = round(hop_s / own_s) if 0 < hop_s <= LONGEST_HOP_S else 0
+    if every < 1 or abs(every * own_s - hop_s) > 1e-6:
+        raise ValueError(
+            f"a hop of {hop_s:g} s: it must be a multiple of the model's {own_s:g} s,"
+            f" {LONGEST_HOP_S:g} s at most"
+        )
+    return every
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,10 @@ from typing import Any, cast
 import faust
 import uvloop
 from faust.types import TP, EventT, Message, StreamT
+from faust.types.tables import TableT
 from redis.exceptions import RedisError
 
+from models.backends.choice import SWITCH_S
 from models.session import Session
 from stream import heartbeat, metrics
 from stream.answering import Answering
@@ -35,25 +37,27 @@ from stream.bed_settings import SettingsBook
 from stream.broker import Broker
 from stream.bus import Bus, until_answered
 from stream.clock import Clock, SystemClock
-from stream.contract import MalformedMessageError, SampleChunk
+from stream.contract import AlarmEvent, MalformedMessageError, SampleChunk
 from stream.judging import Delivery
 from stream.logs import is_json
 from stream.outgoing import Outgoing
-from stream.refill import history
+from stream.refill import NEWEST, history
 from stream.scorer import Rows, Scorer
 from stream.selfreport import SelfReport
 from stream.snapshots.keeper import Beds, Keeper
 from stream.snapshots.process import Order, SnapshotProcess
-from stream.topics import BEDS_TABLE, COMMANDS, SAMPLES
+from stream.topics import ALARMS, BEDS_TABLE, COMMANDS, MEMORIES_TABLE, SAMPLES
 from stream.transport.layout import partition_of
 
 log = logging.getLogger(__name__)
 
 # Chunks taken at once, before others get a turn.
 _TOGETHER = 64
+# Turns of the event loop without a new chunk, after which no more is under way of what was read together:
+# between two there may be one in which Faust hands the next one on.
+_STILL = 2
 # Chunks that wait to be taken before the stream has to hold them.
 _WAITING = 512
-_SWITCH_S = 0.0005
 # New objects between two looks for garbage, instead of 700: two hundred chunks' worth. Next to nothing here
 # is garbage that refers to itself.
 _GARBAGE = 50_000
@@ -61,6 +65,9 @@ _TICK_S = 1.0
 # What came since the last one is done again after a crash: two seconds of chunks.
 _CHECKPOINT_S = 2.0
 _LOOK_S = 0.5
+# Alarm events that are read back: more than come in the seconds between the death of a worker and the next
+# one's first look, also where every bed of a ward has an alarm then.
+_EVENTS = 1_000
 # A worker has started, and read back what it has to, by then.
 _SETTLED_S = 5.0
 
@@ -82,6 +89,8 @@ class Worker:
         Start of every key of the deployment.
     bundle : pathlib.Path
         Folder of the model's bundle, for the process that makes snapshots.
+    hop_s : float, optional
+        How often a bed is judged; see `stream.engine.Engine`.
     on_ready : callable, optional
         Called once the worker has got its first partitions.
     clock : Clock, optional
@@ -96,6 +105,7 @@ class Worker:
         *,
         prefix: str,
         bundle: Path,
+        hop_s: float | None = None,
         on_ready: Callable[[], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -108,12 +118,14 @@ class Worker:
         self._get_bus = bus
         self._samples = broker.topic(SAMPLES)
         self._on_ready = on_ready
+        self._hop_s = hop_s
         self._waiting: deque[tuple[TP, Delivery]] = deque()
-        self._in_hand: list[tuple[TP, Delivery]] = []
         self._came = asyncio.Event()
         self._went = asyncio.Event()
         self._partition_of: dict[str, TP] = {}
         self._refilled: set[TP] = set()
+        # How often partitions were given away: what was read before one is not to be relied upon after it.
+        self._given_away = 0
         # The last chunk that was taken, and whether its feed comes in real time.
         self._taken: dict[TP, tuple[Message, bool]] = {}
         self._partitions: set[int] = set()
@@ -134,7 +146,8 @@ class Worker:
             broker_commit_interval=0.5,
             # A dead worker's beds are without a worker for this long, and a stalled one is fenced off.
             broker_session_timeout=broker.session_timeout_s,
-            broker_heartbeat_interval=1.0,
+            # Whoever is left notices so much later.
+            broker_heartbeat_interval=broker.session_timeout_s / 6,
             # Events are acknowledged by ourselves, also long after the stream has moved on.
             stream_wait_empty=False,
             **broker.app_options,
@@ -152,7 +165,7 @@ class Worker:
         """Run until SIGINT or SIGTERM; raise what made the worker fail, if something did."""
         # The thread of the model needs the interpreter now and then, for a moment. With the 5 ms of Python
         # itself, each of those moments waits as long behind a busy event loop.
-        sys.setswitchinterval(_SWITCH_S)
+        sys.setswitchinterval(SWITCH_S)
         # What is there now stays: looking through it again and again for garbage makes the longest waits.
         gc.collect()
         gc.freeze()
@@ -186,19 +199,8 @@ class Worker:
 
         self._outgoing = Outgoing(app.maybe_start_producer, self._broker.topic)
         self._recorder = Recorder(self._get_bus)
-        # use_partitioner: rows lie by key, as samples do, and may be written from any task.
-        self._table = app.Table(
-            BEDS_TABLE,
-            key_type=bytes,
-            value_type=bytes,
-            partitions=self._broker.partitions,
-            use_partitioner=True,
-        )
-        rows = Rows(
-            lambda bed: self._table.get(bed.encode()),
-            self._put_row,
-            lambda: self._broker.written(self._table),
-        )
+        self._table, rows = self._make_table(BEDS_TABLE)
+        _, memories = self._make_table(MEMORIES_TABLE)
         fallback = self._fallback()
         self._report = SelfReport(self._session, fallback, self._clock.now_ns())
         self._scorer = Scorer(
@@ -207,8 +209,11 @@ class Worker:
             self._recorder,
             SettingsBook(self._get_bus),
             rows,
+            memories,
+            self._broker.confirm,
             self._clock,
             fallback=fallback,
+            hop_s=self._hop_s,
         )
         answering = Answering(
             self._scorer, self._recorder, self._outgoing, self._get_bus, self._broker.asked_ms, self._clock
@@ -248,11 +253,10 @@ class Worker:
 
     async def _on_revoked(self, app: Any, /, *args: Any, signal: Any, **_: Any) -> None:
         gone: set[TP] = set(args[0])
+        self._given_away += 1
         self._partitions -= {tp.partition for tp in gone if tp.topic == self._samples}
         self._refilled -= gone
         self._waiting = deque((tp, delivery) for tp, delivery in self._waiting if tp not in gone)
-        for tp, delivery in self._in_hand:
-            delivery.given_away |= tp in gone
         for tp in gone:
             self._taken.pop(tp, None)
         beds = [bed for bed, tp in self._partition_of.items() if tp in gone]
@@ -281,8 +285,20 @@ class Worker:
             bed.decode() for bed in self._table if TP(self._samples, partition_of(bed, partitions)) in ours
         ]
 
-    def _put_row(self, bed: str, row: bytes) -> None:
-        self._table[bed.encode()] = row
+    def _make_table(self, name: str) -> tuple[TableT[bytes, bytes], Rows]:
+        # use_partitioner: rows lie by key, as samples do, and may be written from any task.
+        table = self.app.Table(
+            name,
+            key_type=bytes,
+            value_type=bytes,
+            partitions=self._broker.partitions,
+            use_partitioner=True,
+        )
+
+        def put(bed: str, row: bytes) -> None:
+            table[bed.encode()] = row
+
+        return table, Rows(lambda bed: table.get(bed.encode()), put, lambda: self._broker.written(table))
 
     async def _take_samples(self, stream: StreamT[Any]) -> None:
         # StreamT does not name noack; every stream of a topic has it.
@@ -306,7 +322,7 @@ class Worker:
             await (await self._outgoing.dead_letter(event, str(error)))
             event.ack()
             return
-        self._waiting.append((event.message.tp, Delivery(chunk, event)))
+        self._waiting.append((event.message.tp, self._scorer.delivery(chunk, event)))
         self._came.set()
         while len(self._waiting) >= _WAITING:
             self._went.clear()
@@ -318,9 +334,18 @@ class Worker:
             self._came.clear()
             while self._waiting:
                 await self._scorer.room()
+                await self._gathered()
                 await self._take_waiting()
-                await asyncio.sleep(0)
             self._went.set()
+
+    async def _gathered(self) -> None:
+        # What was read together is delivered one by one: wait until no more comes. The chunks of many beds
+        # cost less in one call than in several.
+        waiting, still = 0, 0
+        while still < _STILL and waiting < _TOGETHER:
+            still = 0 if len(self._waiting) > waiting else still + 1
+            waiting = len(self._waiting)
+            await asyncio.sleep(0)
 
     async def _take_waiting(self) -> None:
         # What waits, of partitions whose rings are filled, up to the first one of another.
@@ -340,36 +365,50 @@ class Worker:
         await self._take_all(some)
 
     async def _take_all(self, deliveries: list[tuple[TP, Delivery]]) -> None:
-        self._in_hand = deliveries
         self._partition_of |= {delivery.chunk.header.bed: tp for tp, delivery in deliveries}
         rest = [delivery for _, delivery in deliveries]
         while rest:
             await self._scorer.ready_for(rest[0])
             rest = await self._scorer.take(rest)
-        self._in_hand = []
 
     async def _refill(self, tp: TP, offset: int) -> None:
         # The rings of this partition's beds are empty: fill them from what came before this chunk.
+        before = self._given_away
         chunks = await self._history(tp.partition, offset)
-        if not self._waiting or self._waiting[0][0] != tp:
-            # Given away meanwhile.
+        events = await self._newest_events()
+        if self._given_away != before:
+            # Perhaps to ourselves: others may have told more meanwhile.
             return
+        self._scorer.note_told(events)
         self._refilled.add(tp)
         for at in range(0, len(chunks), _TOGETHER):
             await self._scorer.room()
             if tp not in self._refilled:
                 # Given away meanwhile, perhaps to ourselves: then the rings are filled anew.
                 return
-            await self._take_all([(tp, Delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]])
+            await self._take_all(
+                [(tp, self._scorer.delivery(chunk)) for chunk in chunks[at : at + _TOGETHER]]
+            )
 
     async def _history(self, partition: int, before: int) -> list[SampleChunk]:
         async def read() -> list[SampleChunk]:
             return await history(
-                partial(self._broker.recent, partition), before, self._session.manifest.window.seconds
+                partial(self._broker.recent, partition),
+                before,
+                self._session.manifest.window.seconds,
+                self._scorer.needed_since_s,
             )
 
         # As the transport does: wait for a server that is away.
         return await until_answered("cannot read back the samples", read)
+
+    async def _newest_events(self) -> list[AlarmEvent]:
+        async def read() -> list[AlarmEvent]:
+            bus = await self._get_bus()
+            entries = await bus.recent(ALARMS, 0, NEWEST, _EVENTS)
+            return [AlarmEvent.decode(entry.value) for entry in reversed(entries)]
+
+        return await until_answered("cannot read back the alarms", read)
 
     async def _look(self) -> None:
         # Feeds that do not come in real time are as far ahead as they may be.

@@ -125,7 +125,8 @@ def _there(state: BedState, condition: Condition, moment: Moment, seen: Seen) ->
 def _gone(state: BedState, condition: Condition, moment: Moment, seen: Seen) -> list[AlarmEvent]:
     state.waiting.pop(condition.rule, None)
     alarm = state.open.get(condition.rule)
-    if alarm is None or alarm.presence is Presence.LATCHED:
+    # Signal that is read back when a bed changes hands may lie before the alarm, and says nothing of its end.
+    if alarm is None or alarm.presence is Presence.LATCHED or moment.sample < alarm.onset:
         return []
     if alarm.gone_from is None:
         alarm.gone_from = moment.sample
@@ -227,6 +228,11 @@ def end_all(state: BedState, moment: Moment, message: str) -> list[AlarmEvent]:
     ]
 
 
+def remember_ended(state: BedState, alarm: str) -> None:
+    """Note that an alarm has ended."""
+    state.ended_alarms = [*state.ended_alarms, alarm][-_REMEMBERED:]
+
+
 def _lasted(since: int, moment: Moment, seconds: float) -> bool:
     # Counted in samples: a clock may jump, and nothing must last for an hour longer or shorter by it.
     return moment.sample - since >= seconds * moment.fs
@@ -262,7 +268,7 @@ def _close(
     told = alarm.presence is not Presence.OFF
     events = [_event(state, condition, moment, Presence.OFF, message, score, who)] if told else []
     del state.open[condition.rule]
-    state.ended_alarms = [*state.ended_alarms, alarm.alarm][-_REMEMBERED:]
+    remember_ended(state, alarm.alarm)
     return events
 
 

@@ -105,6 +105,8 @@ class BedState(BaseModel):
     session: str
     model: str = ""
     """The model that judges the bed: to its scores belong the history and the patient's threshold."""
+    begun: int = 0
+    """First sample of the session that was heard: what was lost before it is no gap."""
     next_window: int = 0
     """Windows below this are done: a redelivered chunk does not bring them up again."""
     history: list[tuple[int, bool, int]] = Field(default_factory=list)

@@ -43,16 +43,7 @@ class Recorder:
     async def events(self, events: Iterable[AlarmEvent], at: int) -> None:
         """Record transitions of alarms; one that comes again after a crash is recorded once."""
         for event in events:
-            await self._append(
-                entry=event.event,
-                bed=event.bed,
-                kind=_what_happened(event),
-                who=event.who,
-                at=at,
-                done=True,
-                value={"rule": event.rule, "priority": event.priority, "since": event.since},
-                message=event.message,
-            )
+            await self._append(**entry_of(event, at))
 
     async def _append(self, **fields: Any) -> None:
         async def append() -> None:
@@ -61,6 +52,20 @@ class Recorder:
             await self._log.append(**fields)
 
         await until_answered("cannot write the audit log", append)
+
+
+def entry_of(event: AlarmEvent, at: int) -> dict[str, Any]:
+    """Return what `stream.audit.log.AuditLog.append` takes for a transition of an alarm."""
+    return {
+        "entry": event.event,
+        "bed": event.bed,
+        "kind": _what_happened(event),
+        "who": event.who,
+        "at": at,
+        "done": True,
+        "value": {"rule": event.rule, "priority": event.priority, "since": event.since},
+        "message": event.message,
+    }
 
 
 def _what_happened(event: AlarmEvent) -> str:

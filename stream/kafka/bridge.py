@@ -30,13 +30,13 @@ from redis.exceptions import RedisError
 from stream import heartbeat
 from stream.bus import Bus, Entry, until_answered
 from stream.contract import MalformedMessageError, SampleChunk
+from stream.kafka.access import access_of
 from stream.kafka.broker import ASKED_MS
 from stream.kafka.topics import (
     BRIDGE_GROUP,
     HANDED_ON,
     HEARTBEATS,
     SESSION_S,
-    bootstrap_servers,
     find_topics,
     topic_name,
 )
@@ -61,7 +61,7 @@ class Bridge:
     Parameters
     ----------
     url : str
-        See `stream.kafka.topics.bootstrap_servers`.
+        See `stream.kafka.access`.
     bus : Bus
         Connection to the Redis server.
     on_ready : callable, optional
@@ -83,10 +83,10 @@ class Bridge:
             If the cluster does not answer at the start, or lacks a topic.
         """
         partitions = (await find_topics(self._url, self._bus.prefix))[COMMANDS]
-        servers = bootstrap_servers(self._url)
-        producer = AIOKafkaProducer(bootstrap_servers=servers, acks="all")
+        access = access_of(self._url).client_options
+        producer = AIOKafkaProducer(**access, acks="all")
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=servers,
+            **access,
             group_id=topic_name(self._bus.prefix, BRIDGE_GROUP),
             enable_auto_commit=False,
             auto_offset_reset="earliest",

@@ -15,7 +15,8 @@ from faust.types.transports import ConsumerT
 
 from stream.broker import Kept, StartProducer
 from stream.heartbeat import WorkerStatus
-from stream.kafka.topics import HEARTBEATS, SESSION_S, bootstrap_servers, find_topics, topic_name
+from stream.kafka.access import access_of
+from stream.kafka.topics import HEARTBEATS, SESSION_S, find_topics, topic_name
 from stream.topics import SAMPLES, WORKER_GROUP
 from stream.transport.layout import partition_of
 
@@ -33,14 +34,15 @@ class KafkaBroker:
     Parameters
     ----------
     url : str
-        ``kafka://host:port``, several hosts with ``;`` between them.
+        See `stream.kafka.access`.
     prefix : str
         Start of every key of the deployment.
     partitions : int
     """
 
     def __init__(self, url: str, prefix: str, partitions: int) -> None:
-        self.url = url
+        self._access = access_of(url)
+        self.url = self._access.faust_url
         self.app_id = topic_name(prefix, WORKER_GROUP)
         self.partitions = partitions
         self.session_timeout_s = SESSION_S
@@ -48,6 +50,7 @@ class KafkaBroker:
         self.app_options: Mapping[str, Any] = {
             "Table": RememberingTable,
             "producer_partitioner": _partition_of_key,
+            "broker_credentials": self._access.faust_credentials,
         }
         # Faust's consumer tells by it whether a stream stands still.
         self.keeps_monitor = True
@@ -96,6 +99,10 @@ class KafkaBroker:
         # Faust commits without looking whether what its tables sent has arrived.
         await cast(RememberingTable, table).written()
 
+    async def confirm(self, *, published: bool) -> None:
+        # A message counts as sent once the copies that it needs have it (`stream.kafka.topics`).
+        return
+
     async def beat(self, producer: StartProducer, name: str, status: WorkerStatus) -> None:
         # The way of findings: should they not arrive, neither do signs of life.
         await self._tell(producer, name, status.model_dump_json(exclude_none=True).encode())
@@ -135,7 +142,7 @@ class KafkaBroker:
         if self._reader is None:
             # Of no group: it takes nothing from anybody.
             reader = AIOKafkaConsumer(
-                bootstrap_servers=bootstrap_servers(self.url),
+                **self._access.client_options,
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
             )

@@ -20,14 +20,15 @@ from aiokafka import (  # type: ignore[import-untyped]
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 
 from stream.heartbeat import BEAT_S
+from stream.kafka.access import access_of
 from stream.kafka.topics import (
     BRIDGE_GROUP,
+    CHANGELOGS,
     HANDED_ON,
     HEARTBEATS,
     SPREAD,
     KafkaTopic,
     administrator,
-    bootstrap_servers,
     create_topics,
     list_topics,
     topic_name,
@@ -81,7 +82,8 @@ async def resize_topics(url: str, prefix: str, partitions: int, replication: int
             name = topic_name(prefix, _CHANGELOG)
             rows = _newest(await _read_all(url, name, there[name].partitions)) if name in there else {}
             await _put_by(admin, url, prefix, rows, replication)
-        spread = {topic_name(prefix, topic) for topic in (*SPREAD, _CHANGELOG)}
+        # What was learnt of the beds' signal is of no use without the samples that go with it.
+        spread = {topic_name(prefix, topic) for topic in (*SPREAD, *CHANGELOGS)}
         await _delete(admin, spread & there.keys())
     await create_topics(url, prefix, partitions, replication)
     await _write(url, topic_name(prefix, _CHANGELOG), rows, partitions)
@@ -153,7 +155,7 @@ async def _delete(admin: AIOKafkaAdminClient, names: Collection[str]) -> None:
 
 
 async def _write(url: str, topic: str, rows: Mapping[bytes, bytes], partitions: int) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers(url), acks="all") as producer:
+    async with AIOKafkaProducer(**access_of(url).client_options, acks="all") as producer:
         # One by one: of several in a batch at the end of a partition some brokers count only the first, and a
         # worker that restores its table would stop there.
         for key, value in rows.items():
@@ -179,7 +181,7 @@ async def _begin_anew(admin: AIOKafkaAdminClient, url: str, prefix: str, partiti
 
 def _reader(url: str, group: str | None = None) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
-        bootstrap_servers=bootstrap_servers(url),
+        **access_of(url).client_options,
         group_id=group,
         enable_auto_commit=False,
         auto_offset_reset="earliest",

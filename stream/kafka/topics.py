@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic  # type: ignore[import-untyped]
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError  # type: ignore[import-untyped]
 
+from stream.kafka.access import access_of
+from stream.masking import without_credentials
 from stream.settings import BrokerError
 from stream.topics import (
     ALARMS,
@@ -18,6 +20,7 @@ from stream.topics import (
     DEAD_LETTERS,
     EXPLANATIONS,
     FINDINGS,
+    MEMORIES_TABLE,
     SAMPLES,
     TOPICS,
     VITALS,
@@ -30,6 +33,9 @@ BRIDGE_GROUP = "bedside-bridge"
 
 SPREAD = (SAMPLES, COMMANDS, FINDINGS, VITALS, EXPLANATIONS)
 """Topics of several partitions, by bed."""
+
+CHANGELOGS = tuple(f"{WORKER_GROUP}-{table}-changelog" for table in (BEDS_TABLE, MEMORIES_TABLE))
+"""What restores the workers' tables, by bed, too."""
 
 HEARTBEATS = "heartbeats"
 """Signs of life of the workers, on their way to Redis; see `stream.heartbeat`."""
@@ -56,20 +62,6 @@ def topic_name(prefix: str, topic: str) -> str:
     return prefix.replace(":", ".") + topic
 
 
-def bootstrap_servers(url: str) -> list[str]:
-    """Return the servers of ``kafka://host:port;host:port``.
-
-    Raises
-    ------
-    BrokerError
-        If the URL is of another kind.
-    """
-    hosts = [host.removeprefix("kafka://") for host in url.split(";")]
-    if not url.startswith("kafka://") or not all(hosts) or any("/" in host for host in hosts):
-        raise BrokerError(f"broker {url}: kafka://HOST:PORT, or several with ; between them")
-    return [host if ":" in host else f"{host}:9092" for host in hosts]
-
-
 def wanted_topics(prefix: str, partitions: int) -> dict[str, TopicConfig]:
     """Return every topic that a deployment has on Kafka, by its name there.
 
@@ -85,7 +77,7 @@ def wanted_topics(prefix: str, partitions: int) -> dict[str, TopicConfig]:
         ALARMS: TopicConfig(1, retention_ms=_ALARMS_MS),
         DEAD_LETTERS: TopicConfig(1, retention_ms=_ALARMS_MS),
         HEARTBEATS: TopicConfig(1, retention_ms=_HEARTBEATS_MS),
-        f"{WORKER_GROUP}-{BEDS_TABLE}-changelog": TopicConfig(partitions, compact=True),
+        **{changelog: TopicConfig(partitions, compact=True) for changelog in CHANGELOGS},
     }
     return {topic_name(prefix, topic): config for topic, config in (by_bed | single).items()}
 
@@ -109,13 +101,15 @@ async def administrator(url: str) -> AsyncIterator[AIOKafkaAdminClient]:
     BrokerError
         If it does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap_servers(url))
+    admin = AIOKafkaAdminClient(**access_of(url).client_options)
     try:
         with _silent_client():
             await admin.start()
-    except (KafkaError, OSError) as error:
+    except (KafkaError, OSError, KeyError) as error:
         await admin.close()
-        raise BrokerError(f"cannot use the Kafka broker at {url}: {error}") from error
+        # aiokafka (0.14) does not expect a refusal within SCRAM, and misses a field in it.
+        why = "the user is refused" if isinstance(error, KeyError) else error
+        raise BrokerError(f"cannot use the Kafka broker at {without_credentials(url)}: {why}") from error
     try:
         yield admin
     finally:
@@ -157,7 +151,8 @@ async def find_topics(url: str, prefix: str) -> dict[str, int]:
     missing = wanted_topics(prefix, 1).keys() - there.keys()
     if missing:
         raise BrokerError(
-            f"the Kafka broker has no topic {min(missing)}: `bedside topics create --broker {url}` makes it"
+            f"the Kafka broker has no topic {min(missing)}:"
+            f" `bedside topics create --broker {without_credentials(url)}` makes it"
         )
     found = {name.removeprefix(topic_name(prefix, "")): count for name, count in there.items()}
     if found[SAMPLES] != found[COMMANDS]:

@@ -124,11 +124,12 @@ def list_recordings(outer: tuple[str | None, str | None], out: str | None, as_js
     bedside record list
     bedside record list --out recordings --json
     """
+    from stream.clock import SystemClock
     from stream.recording.store import Recordings
 
     root = _folder(out or outer[0])
-    recordings = Recordings(root)
-    rows = [row for bed in recordings.beds() if (row := _row(recordings, bed)) is not None]
+    recordings, now_ns = Recordings(root), SystemClock().now_ns()
+    rows = [row for bed in recordings.beds() if (row := _row(recordings, bed, now_ns)) is not None]
     for row in rows:
         click.echo(json.dumps(row) if as_json else _line(row))
     if not rows and not as_json:
@@ -241,7 +242,7 @@ def _check_names(given: Any) -> None:
             raise click.BadParameter("1 to 64 printable characters", param_hint=option)
 
 
-def _row(recordings: Recordings, bed: str) -> dict[str, Any] | None:
+def _row(recordings: Recordings, bed: str, now_ns: int) -> dict[str, Any] | None:
     segments = recordings.segments(bed)
     if not segments:
         return None
@@ -250,7 +251,7 @@ def _row(recordings: Recordings, bed: str) -> dict[str, Any] | None:
         "hours": sum(segment.frames / segment.begin.fs for segment in segments) / 3600,
         "bytes": recordings.size(bed),
         "segments": len(segments),
-        "recording": any(segment.is_open for segment in segments),
+        "recording": any(segment.is_growing(now_ns) for segment in segments),
         "from": _iso(segments[0].begin.t0),
         "to": _iso(max(segment.t_end for segment in segments)),
     }

@@ -38,6 +38,10 @@ ALARMS = ".alm"
 FLAC_CHANNELS = 8
 """The most that FLAC takes in one file."""
 
+# A recorder brings to the disk each second what came; a hole of ten seconds lies within a segment, and a disk
+# that is busy takes its time.
+_LATELY_NS = 20_000_000_000
+
 Flags = tuple[Validity, ...]
 
 
@@ -209,6 +213,17 @@ class Segment:
     def is_open(self) -> bool:
         """Whether it may still grow."""
         return self.side.end is None
+
+    def is_growing(self, now_ns: int) -> bool:
+        """Whether something has been written into it of late: a recorder that is killed leaves it open."""
+        if not self.is_open:
+            return False
+        try:
+            written_ns = beside(self.record, RAW).stat().st_mtime_ns
+        except FileNotFoundError:
+            return False
+        # A clock may have been set back since.
+        return abs(now_ns - written_ns) < _LATELY_NS
 
     @property
     def end(self) -> int:

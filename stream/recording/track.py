@@ -56,7 +56,11 @@ class Track:
         self._now_at(begin.session, begin.n0 + end.frames)
 
     def take(self, chunk: SampleChunk, now_ns: int) -> bool:
-        """Record a chunk; False if it was recorded before, or is of a session that another has replaced."""
+        """Record a chunk.
+
+        False if it was recorded before, is of a session that another has replaced, or runs back although it
+        says that it goes on: behind one that is taken for far ahead, all others would be late.
+        """
         header = chunk.header
         if header.session not in self._recorded:
             self._flush()
@@ -67,7 +71,7 @@ class Track:
         if self._order is None:
             # By the recorder before, up to there.
             self._order = InOrder(0, self._recorded[header.session])
-        if self._order.why_not(header.seq) is not None:
+        if self._order.why_not(header.seq) is not None or self._order.runs_back(chunk):
             return False
         self._heard_ns = now_ns
         is_new = True

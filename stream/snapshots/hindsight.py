@@ -7,7 +7,7 @@ engine and the overlay that `bedside analyze` runs, and are therefore the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,10 @@ from models.manifest import Manifest
 from models.session import Session
 from stream.alarms.state import DueSnapshot
 from stream.contract import INVALID, AlarmEvent, SampleChunk
-from stream.offline import Analysis, MapResult, WindowResult, analyse
+from stream.offline import Analysis, MapResult, analyse, joined
 from stream.overlay import Overlay, Traces
 from stream.preprocess import SETTLING_S
+from stream.results import WindowResult
 from stream.snapshots.store import VALIDITIES, Array, Snapshot
 
 BEFORE_S = 10.0
@@ -31,7 +32,6 @@ MOST_S = 60.0
 """No snapshot is longer. An alarm that a pause kept silent may be raised long after its onset: the time at
 which it was raised is what people ask for, so the beginning is cut off."""
 
-_PIECE_S = 1.0
 # A stretch that lacks less than this is whole: half a sample at 100 Hz.
 _WHOLE_S = 0.005
 
@@ -127,13 +127,13 @@ def make_snapshot(
         return Snapshot.of(
             arrays | nothing.arrays, **fields, **nothing.fields, trace_t0=header.t0, remarks=tuple(remarks)
         )
-    whole = _in_pieces(heard)
+    whole = list(_without_holes(heard))
     lead_in_s = (begin - whole[0].header.n0) / fs
     if whole[0].header.n0 > 0 and lead_in_s < SETTLING_S - _WHOLE_S:
         unsure_s = SETTLING_S - lead_in_s
         remarks.append(f"the filter had not settled in the first {unsure_s:.1f} s: what came before is gone")
     overlay = Overlay(manifest, header.leads, fs, sum(len(chunk.samples) for chunk in whole) / fs)
-    analysis = analyse(overlay.heard(whole), session, record=raised.alarm, on_window=overlay.add)
+    analysis = analyse(overlay.heard(joined(whole)), session, record=raised.alarm, on_window=overlay.add)
     said = _said(analysis, overlay.traces(), whole[0].header.n0, begin, n)
     return Snapshot.of(
         arrays | said.arrays,
@@ -270,30 +270,15 @@ def _samples(inside: Sequence[SampleChunk]) -> tuple[Array, bool]:
     return samples, rescaled
 
 
-def _in_pieces(chunks: Sequence[SampleChunk]) -> list[SampleChunk]:
-    # What was heard, without a hole: samples that never came and samples that are invalid are the same to the
-    # engine. In longer pieces: 200 ms chunks take twice the time (measured).
-    pieces: list[SampleChunk] = []
-    run: list[SampleChunk] = []
-
-    def close() -> None:
-        header = run[0].header.model_copy(update={"seq": len(pieces), "last": run[-1].header.last})
-        pieces.append(SampleChunk(header, np.concatenate([chunk.samples for chunk in run])))
-        run.clear()
-
+def _without_holes(chunks: Sequence[SampleChunk]) -> Iterator[SampleChunk]:
+    # Samples that never came and samples that are invalid are the same to the engine.
+    last: SampleChunk | None = None
     for chunk in chunks:
-        if run and (hole := chunk.header.n0 - run[-1].end):
-            last = run[-1]
+        if last is not None and (hole := chunk.header.n0 - last.end):
             header = last.header.model_copy(update={"n0": last.end, "t0": last.time_of(last.end)})
-            run.append(SampleChunk(header, np.full((hole, len(header.leads)), INVALID, np.int16)))
-        if run:
-            first = run[0].header
-            alike = (first.gain, first.valid) == (chunk.header.gain, chunk.header.valid)
-            if not alike or run[-1].end - first.n0 >= _PIECE_S * first.fs:
-                close()
-        run.append(chunk)
-    close()
-    return pieces
+            yield SampleChunk(header, np.full((hole, len(header.leads)), INVALID, np.int16))
+        yield chunk
+        last = chunk
 
 
 class _Said(NamedTuple):

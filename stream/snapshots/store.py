@@ -31,13 +31,7 @@ from stream.contract import (
     first_error,
     header_end,
 )
-
-KEPT_MS = 24 * 3600 * 1000
-"""A day: who takes over in the morning sees the night's, and data of patients does not pile up."""
-
-KEPT_MOST = 500
-"""Newest ones of a deployment. Of 12 leads at 500 Hz one takes 0.6 MB, so that all take a third of a gigabyte
-of the server's memory. A ward with more alarms than that a day keeps those of its last hours."""
+from stream.settings import Settings
 
 VALIDITIES = tuple(Validity)
 """What the numbers in the array ``valid`` mean, from 0."""
@@ -269,16 +263,16 @@ class SnapshotStore:
     Parameters
     ----------
     bus : Bus
-    kept_ms, kept_most : int
-        How long they are kept, and how many.
+    settings : Settings, optional
+        For how long those that are put are kept, and how many; default those of this process.
     """
 
-    def __init__(self, bus: Bus, *, kept_ms: int = KEPT_MS, kept_most: int = KEPT_MOST) -> None:
+    def __init__(self, bus: Bus, settings: Settings | None = None) -> None:
         self._client = bus.client
         self._start = f"{bus.prefix}snapshot:"
         self._index = f"{bus.prefix}snapshots"
         self._left = f"{bus.prefix}snapshots:left"
-        self._kept_ms, self._kept_most = kept_ms, kept_most
+        self._settings = settings
         self._put = bus.client.register_script(_PUT)
 
     async def has(self, alarm: str) -> bool:
@@ -288,13 +282,15 @@ class SnapshotStore:
     async def put(self, snapshot: Snapshot) -> bool:
         """Store a snapshot; False if its alarm has one already, which stays."""
         event = snapshot.header.alarm
+        # Who only looks has no need of files of settings.
+        settings = self._settings or Settings()
         stored = await self._put(
             keys=[self._start + event.alarm, self._index],
             args=[
                 snapshot.encode(),
                 f"{event.alarm} {event.bed}",
-                self._kept_ms,
-                self._kept_most,
+                round(settings.snapshot_hours * 3_600_000),
+                settings.snapshots,
                 self._start,
             ],
         )
@@ -359,5 +355,5 @@ async def missing_reason(bus: Bus, alarm: str) -> str:
         return f"alarm {alarm} is technical ({event.message}): such alarms have no snapshot"
     return (
         f"alarm {alarm} of {event.bed} has no snapshot: it is stored ten seconds after an alarm was raised,"
-        " and kept for a day"
+        " and kept for as long as the settings snapshots and snapshot_hours of the workers say"
     )

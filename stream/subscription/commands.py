@@ -6,10 +6,12 @@ import asyncio
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import click
 
 from stream.console import (
+    RefusalError,
     json_lines_option,
     metrics_option,
     redis_option,
@@ -23,6 +25,7 @@ from stream.console import (
     who_option,
 )
 from stream.logs import say
+from stream.sdc import Network, sdc_options
 from stream.settings import Settings
 
 if TYPE_CHECKING:
@@ -222,6 +225,63 @@ def forward(
         # Not the address: some receivers have their secret in its path.
         say(f"forwarding as {hook.name}")
         await until(stop, Forwarder(url, hook, prefix=Settings().prefix).run(begin))
+
+    run_until_stopped(run)
+
+
+@alerts.command("sdc", params=list(sdc_options("consumers")))
+@click.option("--bed", "beds", metavar="ID", multiple=True, help="Only this bed's; repeatable.")
+@click.option(
+    "--epr",
+    type=click.UUID,
+    help="By which consumers know us again. [default: made from this machine, address and prefix]",
+)
+@click.option(
+    "--trust-network",
+    is_flag=True,
+    help="Let every consumer of the network read alarms, without a certificate.",
+)
+@redis_option
+@click.pass_obj
+def sdc(
+    outer: str | None,
+    adapter: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_ca: str | None,
+    beds: tuple[str, ...],
+    epr: UUID | None,
+    trust_network: bool,
+    redis: str | None,
+) -> None:
+    """Provide alarms to ISO/IEEE 11073 SDC consumers, as BICEPS alert conditions (bedside[sdc]).
+
+    Consumers find us on the network. Beyond this machine, only those that show a certificate can acknowledge.
+
+    \b
+    bedside alerts sdc
+    bedside alerts sdc --adapter 10.1.2.3 --tls-cert us.pem --tls-key us.key --tls-ca consumers.pem
+    """
+    try:
+        from stream.contract import EVERY_BED
+        from stream.subscription.sdc.provider import AlarmProvider
+    except ImportError as error:
+        raise RefusalError(f"needs sdc11073: pip install 'bedside[sdc]' ({error})") from error
+    url = server_url(redis or outer)
+    try:
+        network = Network(adapter, tls_cert, tls_key, tls_ca)
+        provider = AlarmProvider(
+            url, network, trust_network=trust_network, prefix=Settings().prefix, beds=beds, epr=epr
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+    async def run(stop: asyncio.Event) -> None:
+        where = f"{network.adapter}{' with TLS' if network.tls_cert else ''}"
+        asked = "" if provider.acknowledged else "; consumers cannot acknowledge"
+        who = provider.epr_of(EVERY_BED).urn
+        said = f"alarms are provided over SDC at {where}; the deployment is {who}{asked}"
+        await until(stop, provider.run(lambda: say(said)))
 
     run_until_stopped(run)
 

@@ -34,7 +34,7 @@ from stream.contract import (
     alarm_id,
 )
 from stream.heartbeat import silence_ms
-from stream.subscription.positions import after
+from stream.subscription.positions import after, is_of_time, place_of
 from stream.topics import ALARMS, DEFAULT_PREFIX
 from stream.transport.layout import stream_key
 
@@ -169,13 +169,18 @@ class Subscription:
         self._prefix = prefix
         self._stream = stream_key(prefix, ALARMS, 0)
         # Without repeating anything itself: silence must be noticed while the server is away.
-        self._client = open_client(url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S)
+        self._client = open_client(
+            url, retries=0, socket_timeout_s=_SOCKET_TIMEOUT_S, on_connect=self._note_connection
+        )
+        self._connected = False
         self._repeats = _Repeats()
         self._silent_after_s = silent_after_s
         self._notices: list[Alarm] = []
         self._failures = 0
-        # Whether the stream may have lost what we have not seen: after each outage, and when going on.
+        # Whether the stream may have lost what we have not seen: on each new connection, and when going on.
         self._loss_possible = False
+        # The position of which that has been told.
+        self._lost_at = ""
         now_ns = clock.now_ns()
         self._asked_ns = now_ns
         self._checked_ns = now_ns
@@ -234,7 +239,8 @@ class Subscription:
         for _, fields in reversed(before):
             event = _decoded(fields)
             subscription._repeats.is_repeat(event.event if isinstance(event, AlarmEvent) else None)
-        subscription._loss_possible = isinstance(since, str) and begin == since
+        # Whoever asks for a time takes what there is.
+        subscription._loss_possible = isinstance(since, str) and begin == since and not is_of_time(begin)
         return subscription
 
     async def __aenter__(self) -> Self:
@@ -305,6 +311,12 @@ class Subscription:
             if self.position == before and not self._failures:
                 return
 
+    def _note_connection(self) -> None:
+        # Whether it is to the same server, and whether that has what it had, nobody says. The first one is as
+        # `open` found it, unless the server was away since.
+        self._loss_possible |= self._connected or self._failures > 0
+        self._connected = True
+
     def _allow_for_pause(self) -> None:
         # While nobody asked, nobody listened for signs of life.
         now_ns = self._clock.now_ns()
@@ -331,25 +343,28 @@ class Subscription:
             log.warning("waiting for the Redis server: %s", error)
         shortest, longest = _BACKOFF_S
         self._failures += 1
-        self._loss_possible = True
         pause_s = min(longest, shortest * 2 ** min(self._failures, 10)) * random.uniform(0.5, 1.0)
         await asyncio.sleep(pause_s)
 
     async def _look_for_loss(self) -> None:
-        # A server that was restarted without its data, and a position that is older than what is kept.
-        if self.position == "0-0":
+        # A server that was restarted without all of its data, and a position that is older than what is kept.
+        if self.position in ("0-0", self._lost_at):
             return
-        oldest, newest, gone = (0, 0), (0, 0), False
+        # In this order: what is trimmed in between counts as trimmed.
+        there: Any = await self._client.xrange(self._stream, self.position, self.position)
+        oldest, newest, gone, holds = (0, 0), (0, 0), False, False
         if await self._client.exists(self._stream):
             info: Any = await self._client.xinfo_stream(self._stream)
-            newest = _pair(info["last-generated-id"])
-            gone = info["entries-added"] > info["length"]
-            oldest = _pair(info["first-entry"][0]) if info["first-entry"] else newest
-        at = _pair(self.position)
-        if at > newest:
-            why = "the server has lost entries"
-        elif gone and at < oldest:
+            newest = place_of(info["last-generated-id"])
+            gone, holds = info["entries-added"] > info["length"], bool(info["length"])
+            oldest = place_of(info["first-entry"][0]) if holds else newest
+        at = place_of(self.position)
+        if gone and at < oldest:
             why = "the server no longer keeps all that follows the position"
+        # At a time there need never have been an entry.
+        elif not is_of_time(self.position) and (at > newest or (holds and at >= oldest and not there)):
+            why = "the server has lost entries"
+            self._lost_at = self.position
         else:
             return
         log.warning("alarm transitions may be missing: %s", why)
@@ -436,12 +451,6 @@ def _decoded(fields: dict[bytes, bytes]) -> AlarmEvent | MalformedMessageError:
         return AlarmEvent.decode(fields.get(b"v", b""))
     except MalformedMessageError as error:
         return error
-
-
-def _pair(stream_id: str | bytes) -> tuple[int, int]:
-    text = stream_id.decode() if isinstance(stream_id, bytes) else stream_id
-    ms, _, sequence = text.partition("-")
-    return int(ms), int(sequence or 0)
 
 
 async def alarms(

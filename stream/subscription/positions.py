@@ -41,6 +41,18 @@ def after(since: str | datetime, now_ms: int) -> str:
     return f"{max(0, round(ms) - 1)}-{_LAST_OF_A_MS}" if ms > 0 else "0-0"
 
 
+def is_of_time(position: str) -> bool:
+    """Return whether a position was made from a time by `after`, and is not that of an entry."""
+    return position.endswith(f"-{_LAST_OF_A_MS}")
+
+
+def place_of(position: str | bytes) -> tuple[int, int]:
+    """Return a stream id as numbers that compare as places in the stream do."""
+    text = position.decode() if isinstance(position, bytes) else position
+    ms, _, sequence = text.partition("-")
+    return int(ms), int(sequence or 0)
+
+
 def _time_ms(text: str, now_ms: int) -> float:
     try:
         if _AGO.fullmatch(text):

@@ -37,6 +37,7 @@ from redis.exceptions import RedisError
 from stream.bus import Bus, heed_cancellation, until_answered
 from stream.clock import Clock, SystemClock
 from stream.console import RefusalError
+from stream.side_by_side import until_one_ends
 from stream.subscription.follow import SILENT_AFTER_S, Alarm, Subscription, Wanted
 from stream.topics import DEFAULT_PREFIX, WEBHOOK_DEAD_LETTERS
 
@@ -219,15 +220,9 @@ class Forwarder:
         await self._check_target()
         async with await Bus.connect(self._redis_url, prefix=self._prefix, clock=self._clock) as bus:
             await self._take_lease(bus)
-            tasks = [asyncio.create_task(self._forward(bus, since)), asyncio.create_task(self._renew(bus))]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                await until_one_ends(self._forward(bus, since), self._renew(bus))
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
                 with suppress(RedisError, OSError):
                     await bus.client.eval(_RELEASE, 1, f"{self._key}:lease", self._owner)
 

@@ -123,19 +123,30 @@ async def patiently(service: AppService, what: str, call: Callable[[], Awaitable
 class ServerClock:
     """The server's clock, read off the ids it hands out, carried on by our monotonic clock.
 
-    Trimming by age must count in the server's time: a host whose clock is ahead would trim too much.
+    Trimming by age must count in the server's time: a host whose clock is ahead would trim too much. And in
+    each stream from its own newest entry: a server whose clock was set back gives the entries of a new stream
+    times long past, while those of an old one go on where they were.
     """
 
     def __init__(self) -> None:
         self._ahead_ms: int | None = None
+        self._newest_ms: dict[str, int] = {}
 
     async def synchronise(self, client: redis.Redis) -> None:
         seconds, microseconds = await client.time()
         self._set(seconds * 1000 + microseconds // 1000)
 
-    def observe(self, stream_id: str | bytes) -> None:
+    def observe(self, stream: str, stream_id: str | bytes) -> None:
         """Take note of an id that the server has just made."""
-        self._set(time_of(offset_of(stream_id)))
+        self._newest_ms[stream] = time_of(offset_of(stream_id))
+        self._set(self._newest_ms[stream])
+
+    async def newest_ms(self, stream: str, client: redis.Redis) -> int:
+        """Return the time of the newest entry that we know of a stream; of a new one, the time now."""
+        if stream not in self._newest_ms:
+            await self.synchronise(client)
+            self._newest_ms[stream] = self.now_ms()
+        return self._newest_ms[stream]
 
     def now_ms(self) -> int:
         assert self._ahead_ms is not None, "synchronise first"

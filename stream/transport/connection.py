@@ -15,7 +15,12 @@ from redis.asyncio.connection import (
     parse_url,
 )
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
+from redis.asyncio.sentinel import (
+    MasterNotFoundError,
+    Sentinel,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -123,6 +128,33 @@ def client_of(url: str, **options: Any) -> redis.Redis:
     pool = client.connection_pool
     pool.connection_class = _FRANK[pool.connection_class]
     return client
+
+
+async def without_sentinels(url: str) -> str:
+    """Return a URL of the server itself: of one that Sentinels name, as they name it now.
+
+    Raises
+    ------
+    redis.exceptions.ConnectionError
+        If no Sentinel answers, or none knows a primary of that name.
+    """
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if "sentinel" not in query:
+        return url
+    async with _primary(parts, dict(query), {}) as client:
+        pool: Any = client.connection_pool
+        try:
+            host, port = await pool.get_master_address()
+        except MasterNotFoundError:
+            # Its own text has every option of every Sentinel's connection.
+            raise RedisConnectionError(f"no Sentinel names a primary of {query['sentinel'][0]!r}") from None
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+    credentials, at, _ = parts.netloc.rpartition("@")
+    query = {name: values for name, values in query.items() if name not in ("sentinel", "sentinels")}
+    server = parts._replace(netloc=f"{credentials}{at}{host}:{port}", query=urlencode(query, doseq=True))
+    return urlunsplit(server)
 
 
 def _primary(parts: SplitResult, query: dict[str, list[str]], options: dict[str, Any]) -> redis.Redis:

@@ -61,9 +61,13 @@ class Consumer(base.Consumer):
         self._reader: Reader | None = None
         self._coordinator: Coordinator | None = None
         self._generation = -1
+        # That whose messages may be acked; None while partitions change hands.
+        self._in_force: int | None = None
         self._assignment: set[TP] = set()
         self._positions: dict[TP, int] = {}
         self._highwaters: dict[TP, int] = {}
+        # Of partitions whose end was looked up: the offset of their oldest message in that moment.
+        self._oldest: dict[TP, int] = {}
         # Offsets in the order of delivery, until they are committed: offsets are sparse, so that "all before
         # it are acked" cannot be seen from the numbers.
         self._delivered: defaultdict[TP, deque[int]] = defaultdict(deque)
@@ -161,6 +165,7 @@ class Consumer(base.Consumer):
     async def give_up_partitions(self) -> None:
         """Commit what has been processed and stop processing."""
         await self.commit()
+        self._in_force = None
         await self.on_partitions_revoked(self.assignment())
         self._delivered.clear()
         self._to_resume.clear()
@@ -170,6 +175,7 @@ class Consumer(base.Consumer):
         await self._place(partitions)
         self._generation = generation
         self.app.consumer_generation_id = generation
+        self._in_force = generation
         await self.on_partitions_assigned(partitions, generation)
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -197,6 +203,7 @@ class Consumer(base.Consumer):
         # Changelogs begin wherever recovery says.
         self._positions = {tp: committed.get(tp, 0) for tp in partitions}
         self._highwaters.clear()
+        self._oldest.clear()
 
     async def _committed_offsets(self, partitions: Iterable[TP]) -> dict[TP, int]:
         # Nobody commits a changelog.
@@ -329,13 +336,22 @@ class Consumer(base.Consumer):
 
     async def highwaters(self, *partitions: TP) -> Mapping[TP, int]:
         """Return the end of each partition: the offset after the newest message that is still there."""
-        ends = {tp: end for tp, (_, end) in (await self._bounds(partitions)).items()}
+        found = await self._bounds(partitions)
+        self._oldest.update({tp: begin for tp, (begin, _) in found.items()})
+        ends = {tp: end for tp, (_, end) in found.items()}
         self._highwaters.update(ends)
         return ends
 
     async def earliest_offsets(self, *partitions: TP) -> Mapping[TP, int]:
-        """Return the offset of the oldest message of each partition; of an empty one, its end."""
-        return {tp: begin for tp, (begin, _) in (await self._bounds(partitions)).items()}
+        """Return the offset of the oldest message of each partition; of an empty one, its end.
+
+        Where `highwaters` was asked before, it is one that was the oldest then, even if it has been removed
+        since. A row that is written takes the place of the one before it: what was a table's end a moment ago
+        can lie before its oldest row now. Faust, which asks for the ends first and restores what is between,
+        would take that for lost data and crash.
+        """
+        found = await self._bounds(partitions)
+        return {tp: min(begin, self._oldest.get(tp, begin)) for tp, (begin, _) in found.items()}
 
     async def _bounds(self, partitions: Iterable[TP]) -> dict[TP, tuple[int, int]]:
         tps = list(partitions)
@@ -347,6 +363,17 @@ class Consumer(base.Consumer):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Do nothing: offsets are sparse, and the base class would keep millions of numbers for a gap."""
+
+    def ack(self, message: Message) -> bool:
+        """Take a message for done, unless its partition has been given up since it was delivered.
+
+        It comes again, to whoever has the partition then. That may be us: what is delivered anew must not
+        pass for done because of what was acked when the base class had forgotten the old messages.
+        """
+        if self.app.client_only or message.generation_id == self._in_force:
+            return super().ack(message)
+        self._unacked_messages.discard(message)
+        return False
 
     def _new_offset(self, tp: TP) -> int | None:
         delivered = self._delivered[tp]

@@ -34,6 +34,9 @@ _TOPIC_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}")
 IDEMPOTENCY_HEADER = "idempotency-key"
 """A message with this header is published once, however often it is sent."""
 
+FENCED_OFFSET = -1
+"""What a producer is told of a message that was dropped because its partitions are another's by now."""
+
 ONCE_TTL_MS = 24 * 3600 * 1000
 """For how long that is remembered: a producer that was down for the night still finds its messages there when
 it starts again from its last commit."""
@@ -144,19 +147,20 @@ def decode_message(fields: Mapping[bytes, bytes]) -> Message:
     return Message(int(time) if time.isdigit() else None, fields.get(b"k"), fields.get(b"v"), headers)
 
 
-def trim_options(config: TopicConfig, now_ms: int) -> list[bytes | str | int]:
+def trim_options(config: TopicConfig, newest_ms: int) -> list[bytes | str | int]:
     """Return the options of XADD that keep a topic within its limits.
 
     Parameters
     ----------
     config : TopicConfig
-    now_ms : int
-        The server's time, ms since the epoch: a host whose clock is ahead would trim too much.
+    newest_ms : int
+        Time of the stream's newest entry, or of a new one, by the server's clock, ms since the epoch: a host
+        whose clock is ahead would trim too much.
     """
     if config.compact:
         return []
     if config.retention_ms is not None:
-        return ["MINID", "~", max(0, now_ms - config.retention_ms)]
+        return ["MINID", "~", max(0, newest_ms - config.retention_ms)]
     if config.maxlen is not None:
         return ["MAXLEN", "~", config.maxlen]
     return []

@@ -23,6 +23,7 @@ from stream.transport import scripts
 from stream.transport.client import ServerClock, backoff_s
 from stream.transport.connection import passes
 from stream.transport.ids import offset_of
+from stream.transport.layout import FENCED_OFFSET
 
 logger = get_logger(__name__)
 
@@ -33,6 +34,9 @@ _BATCH_BYTES = 1 << 20
 # that is synced each second lacks up to two after a power failure, a healthy replica less. No more than so
 # many bytes are kept.
 _KEPT_S = 5.0
+# What has an idempotency key, such as an alarm, is little, and is there once: it is kept for as long as a
+# replica may have stood still before somebody looks.
+_KEPT_ONCE_S = 60.0
 _KEPT_BYTES = 16 << 20
 # What may wait while the server is away. `put` blocks beyond it, and with it whoever makes the messages.
 _PENDING_MESSAGES = 10_000
@@ -83,6 +87,22 @@ class _Kept:
     message: Pending
 
 
+class _Recent:
+    # What the server has taken in the last seconds, in its order.
+
+    def __init__(self, seconds: float) -> None:
+        self.kept: deque[_Kept] = deque()
+        self._seconds = seconds
+        self._bytes = 0
+
+    def add(self, message: Pending, offset: int) -> None:
+        now_s = time.monotonic()
+        self.kept.append(_Kept(now_s, offset, message))
+        self._bytes += message.size
+        while self.kept and (self.kept[0].at_s < now_s - self._seconds or self._bytes > _KEPT_BYTES):
+            self._bytes -= self.kept.popleft().message.size
+
+
 class Outbox:
     """A bounded queue of messages, and the loop that publishes them.
 
@@ -117,8 +137,8 @@ class Outbox:
         self._publish = client.register_script(scripts.PUBLISH)
         self._queue: deque[Pending] = deque()
         self._queue_bytes = 0
-        self._kept: deque[_Kept] = deque()
-        self._kept_bytes = 0
+        self._recent = _Recent(_KEPT_S)
+        self._recent_once = _Recent(_KEPT_ONCE_S)
         self._more = asyncio.Event()
         self._room = asyncio.Event()
         self._is_closed = False
@@ -218,45 +238,42 @@ class Outbox:
         else:
             stream_id, is_new = reply, 1
         if is_new > 0:
-            self._clock.observe(stream_id)
-            self._keep(message, offset_of(stream_id))
+            self._clock.observe(message.stream, stream_id)
+            (self._recent if message.once is None else self._recent_once).add(message, offset_of(stream_id))
         if not message.answer.done():
             message.answer.set_result(
                 RecordMetadata(
                     message.tp.topic,
                     message.tp.partition,
                     message.tp,
-                    offset_of(stream_id),
+                    offset_of(stream_id) if is_new >= 0 else FENCED_OFFSET,
                     message.time_ms / 1000,
                     0,
                 )
             )
 
-    def _keep(self, message: Pending, offset: int) -> None:
-        now_s = time.monotonic()
-        self._kept.append(_Kept(now_s, offset, message))
-        self._kept_bytes += message.size
-        while self._kept[0].at_s < now_s - _KEPT_S or self._kept_bytes > _KEPT_BYTES:
-            self._kept_bytes -= self._kept.popleft().message.size
-            if not self._kept:
-                break
-
     async def _on_connect(self, connection: AbstractConnection) -> None:
         await connection.on_connect()
-        kept = list(self._kept)
+        # By time; a row not before the alarm that it knows of.
+        kept = sorted([*self._recent_once.kept, *self._recent.kept], key=lambda one: one.at_s)
         streams = list(dict.fromkeys(one.message.stream for one in kept))
         infos = await _ask(connection, [("XINFO", "STREAM", stream) for stream in streams])
         ends = dict(zip(streams, map(_end, infos), strict=True))
-        lost = [one.message for one in kept if one.offset > ends[one.message.stream]]
-        if not lost:
-            return
-        logger.warning(
-            "the Redis server has lost %d messages that it had taken: publishing them again", len(lost)
-        )
-        for reply in await _ask(connection, [_command(message) for message in lost]):
+        # Where a stream ends says nothing of a message with an idempotency key: others write there, too, and
+        # may have come before us. The server knows which of those it has.
+        again = [
+            one.message
+            for one in kept
+            if one.message.once is not None or one.offset > ends[one.message.stream]
+        ]
+        lost = 0
+        for reply in await _ask(connection, [_command(message) for message in again]):
             if isinstance(reply, Exception):
                 # The connection is given up with it, and the next one looks again.
                 raise reply
+            lost += not isinstance(reply, list) or reply[1] > 0
+        if lost:
+            logger.warning("the Redis server had lost %d messages that it had taken: published again", lost)
 
     def _fail(self, message: Pending, error: BaseException) -> None:
         if not message.answer.done():

@@ -201,7 +201,8 @@ class Producer(base.Producer):
 
         A message with the header ``idempotency-key`` is published once, however often it is sent within a
         day: repeats yield the metadata of the first. As a table's change, it is dropped if the partitions of
-        this worker have been handed to others meanwhile: they come to it, too.
+        this worker have been handed to others meanwhile: they come to it, too. Its offset is then
+        `stream.transport.layout.FENCED_OFFSET`.
         """
         outbox = self._ensure_outbox()
         await self._connected.wait()
@@ -212,7 +213,7 @@ class Producer(base.Producer):
         answer: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         try:
             config = await self.topic_config(topic)
-            message = self._message(topic, config, key, value, partition, timestamp, pairs, answer)
+            message = await self._message(topic, config, key, value, partition, timestamp, pairs, answer)
         except (StoppedWaitingError, ProducerSendError, ValueError, TypeError) as error:
             # Faust's buffer dies of what is raised here, and takes everything else in it along.
             answer.set_exception(ProducerSendError(f"cannot send to {topic}: {error}"))
@@ -278,7 +279,7 @@ class Producer(base.Producer):
         if self._lost is not None:
             raise ProducerSendError(f"a message was lost: {self._lost}") from self._lost
 
-    def _message(
+    async def _message(
         self,
         topic: str,
         config: TopicConfig,
@@ -295,18 +296,21 @@ class Producer(base.Producer):
             raise ValueError(f"no partition {partition} in {config.partitions}")
         if config.compact and key is None:
             raise ValueError("messages of a compacted topic need a key")
-        now_ms = self._clock.now_ms()
-        time_ms = now_ms if timestamp is None else int(timestamp * 1000)
+        stream, client = stream_key(self.transport.endpoint.prefix, topic, partition), self._ensure_client()
+        newest_ms = 0
+        if config.retention_ms is not None:
+            newest_ms = await patiently(self, f"topic {topic}", lambda: self._clock.newest_ms(stream, client))
+        time_ms = self._clock.now_ms() if timestamp is None else int(timestamp * 1000)
         fields = encode_message(Message(time_ms, key, value, headers))
         once = dict(headers).get(IDEMPOTENCY_HEADER)
         return Pending(
             TP(topic, partition),
-            stream_key(self.transport.endpoint.prefix, topic, partition),
+            stream,
             config.compact,
             time_ms,
             key,
             value is None,
-            [*trim_options(config, now_ms), "*", *fields],
+            [*trim_options(config, newest_ms), "*", *fields],
             None if once is None else once_key(self.transport.endpoint.prefix, topic, once),
             self._fence(topic, once),
             len(key or b"") + len(value or b""),

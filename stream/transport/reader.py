@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +35,40 @@ class Record(NamedTuple):
 # Reads begin at least so far apart. A message that comes alone is read at once; of those that follow each
 # other closely, each would take a call of its own, which costs as much as dealing with the message does.
 _GATHER_S = 0.01
+# A busy process lets more messages gather, up to this: what is taken together costs less. Well below the
+# 200 ms of signal in a chunk, which is how old its first sample is anyway.
+_GATHER_MOST_S = 0.05
+# Parts of the time of the event loop's thread: up to the first there is no hurry to save any. Above the
+# second, other threads that want the interpreter, and other processes, leave it little more.
+_EASY, _BUSY = 0.4, 0.8
+# How busy it is counts over this time.
+_OVER_S = 1.0
+
+
+class Pace:
+    """How far apart reads begin: the busier the reading thread is, the farther."""
+
+    def __init__(self) -> None:
+        self._busy = 0.0
+        self._last: tuple[float, float] | None = None
+
+    def gather_s(self, now_s: float, cpu_s: float) -> float:
+        """Return how long to wait from the beginning of this read to that of the next, seconds.
+
+        Parameters
+        ----------
+        now_s : float
+            When this read begins, by any clock that does not run back.
+        cpu_s : float
+            Processor time that the thread has used until then.
+        """
+        if self._last is not None and now_s > self._last[0]:
+            passed_s = now_s - self._last[0]
+            share = min(1.0, (cpu_s - self._last[1]) / passed_s)
+            self._busy += (1 - math.exp(-passed_s / _OVER_S)) * (share - self._busy)
+        self._last = now_s, cpu_s
+        part = min(1.0, max(0.0, (self._busy - _EASY) / (_BUSY - _EASY)))
+        return _GATHER_S + part * (_GATHER_MOST_S - _GATHER_S)
 
 
 class Reader:
@@ -48,6 +84,7 @@ class Reader:
         self._client = client
         self._failures = 0
         self._not_before_s = 0.0
+        self._pace = Pace()
 
     async def read(self, positions: Mapping[str, int], timeout: float) -> dict[str, list[Record]]:
         """Return what lies at these offsets and after, waiting for it for a moment.
@@ -69,7 +106,8 @@ class Reader:
         loop = asyncio.get_running_loop()
         if (pause_s := self._not_before_s - loop.time()) > 0:
             await asyncio.sleep(pause_s)
-        self._not_before_s = loop.time() + _GATHER_S
+        now_s = loop.time()
+        self._not_before_s = now_s + self._pace.gather_s(now_s, time.thread_time())
         try:
             reply: list[Any] = await self._client.xread(  # type: ignore[assignment]
                 {stream: id_before(offset) for stream, offset in positions.items()},

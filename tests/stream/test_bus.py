@@ -17,6 +17,8 @@ from stream.bus import Bus, BusUnavailableError, Entry, open_client
 from stream.clock import Clock, ManualClock, SystemClock
 from stream.embedded import EmbeddedServer
 from stream.transport.layout import TopicConfig, partition_of, registry_key, stream_key
+from tests.faults.clock import WallClock
+from tests.stream.servers import until_it_follows
 
 WIDE = TopicConfig(8, retention_ms=600_000)
 NARROW = TopicConfig(1, maxlen=1000)
@@ -425,3 +427,39 @@ def test_a_cancelled_follower_ends_even_while_it_connects(
             assert following.cancelled()
 
     asyncio.run(main())
+
+
+def test_a_new_stream_is_kept_where_the_server_s_clock_was_set_back(short_tmp: Path) -> None:
+    clock = WallClock(short_tmp)
+    if not clock.can_be_set:
+        pytest.skip("no C compiler: the clock cannot be set")
+    one, other = b"bed-0", next(key for key in keys(99) if partition_of(key, 8) != partition_of(b"bed-0", 8))
+
+    async def main(server: Server) -> None:
+        async with await Bus.connect(server.url) as bus:
+            await bus.declare("t", WIDE)
+            await bus.publish("t", one, b"0")
+            # By more than the topic keeps.
+            clock.set(-1200)
+            until_it_follows(server.url, -1200)
+            for number in range(1, 300):
+                await bus.publish("t", one, b"%d" % number)
+                await bus.publish("t", other, b"%d" % number)
+            kept = [entry async for entry in bus.kept("t")]
+            assert [int(entry.value) for entry in kept if entry.key == one] == [*range(300)]
+            assert [int(entry.value) for entry in kept if entry.key == other] == [*range(1, 300)]
+            # What is old there goes, as ever.
+            clock.set(0)
+            until_it_follows(server.url, 0)
+            for _ in range(300):
+                await bus.publish("t", other, b"")
+            old = [entry async for entry in bus.kept("t") if entry.key == other and entry.value]
+            # By whole nodes of a hundred.
+            assert len(old) < 100
+
+    with clock.inside():
+        server = EmbeddedServer(short_tmp / "server").start()
+    try:
+        asyncio.run(main(server))
+    finally:
+        server.stop()

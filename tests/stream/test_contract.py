@@ -100,6 +100,7 @@ def test_the_layout_on_the_wire_is_the_documented_one() -> None:
         "valid": ["ok", "off"],
         "pace": 1.0,
         "last": False,
+        "source": "",
     }
     assert payload == b"".join(k.to_bytes(2, "little") for k in range(8))
 

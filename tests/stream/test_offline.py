@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from models.backends import open_session
 from models.session import Session
-from stream.contract import AlarmEvent, Finding, SampleChunk, Stamps, Vitals
+from stream.contract import AlarmEvent, Finding, SampleChunk, Stamps, Validity, Vitals
 from stream.describe import described
 from stream.engine import Pending
-from stream.offline import Analysis, Outcome, analyse, run
+from stream.offline import Analysis, Outcome, analyse, joined, run
 from stream.verdict import Verdict
 from tests.stream.attentive import attentive_bundle, checked
 from tests.stream.synthetic import Float64Array, StandIn, disturb, ecg, every, feed, small_manifest
@@ -92,6 +92,37 @@ def test_any_chunking_and_batching_gives_the_same(fs: float, cuts: list[int], ma
     assert_same(run(feed(x, fs, cuts, last=True), ours), wanted)
     # No batch is larger than what the windows of one chunk add to a full one.
     assert sum(ours.batches) == sum(finding.score is not None for finding in wanted.findings)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, 10_000), max_size=60),
+    changes=st.lists(st.sampled_from([Validity.OK, Validity.OFF]), min_size=61, max_size=61),
+    lost=st.sets(st.integers(0, 60), max_size=3),
+)
+def test_joined_chunks_give_the_same(cuts: list[int], changes: list[Validity], lost: set[int]) -> None:
+    x = recording()
+    chunks = [
+        SampleChunk(
+            chunk.header.model_copy(update={"valid": (valid, *chunk.header.valid[1:])}), chunk.samples
+        )
+        for chunk, valid in zip(
+            feed(x, FS, [cut for cut in cuts if cut < len(x)], last=True), changes, strict=False
+        )
+    ]
+    # Not the last one, which ends the feed.
+    chunks = [chunk for place, chunk in enumerate(chunks) if place not in lost or place == len(chunks) - 1]
+    whole = list(joined(chunks))
+    assert [chunk.header.seq for chunk in whole] == list(range(len(whole)))
+    assert sum(len(chunk.samples) for chunk in whole) == sum(len(chunk.samples) for chunk in chunks)
+    assert_same(run(whole, session()), run(chunks, session()))
+
+
+def test_chunks_of_a_day_are_joined_to_ten_seconds() -> None:
+    x = recording(60)
+    assert [len(chunk.samples) / FS for chunk in joined(feed(x, FS, every(0.5, FS, len(x)), last=True))] == [
+        10
+    ] * 6
 
 
 @pytest.mark.parametrize("chunk_s", [0.05, 0.5, 3.0])

@@ -12,7 +12,9 @@ import pytest
 from stream import refill
 from stream.broker import Kept, RedisBroker
 from stream.bus import Bus
+from stream.clock import SystemClock
 from stream.contract import SampleChunk
+from stream.durability import Durability
 from stream.embedded import EmbeddedServer
 from stream.preprocess import SETTLING_S
 from stream.topics import SAMPLES, TOPICS
@@ -50,7 +52,7 @@ def recent_on_redis(bus: Bus, partition: int) -> Callable[[int, int], Awaitable[
     async def connected() -> Bus:
         return bus
 
-    return partial(RedisBroker("", 1, connected).recent, partition)
+    return partial(RedisBroker("", 1, connected, Durability(connected, SystemClock(), "")).recent, partition)
 
 
 def read_back(
@@ -122,6 +124,38 @@ def test_what_is_no_chunk_is_skipped(redis_server_module: Server, prefix: str) -
         log += [b"", b"{}\n", chunk.encode()[:-1], chunk]
     found = read_back(redis_server_module, prefix, log)
     assert_is_the_end_of(found[BEDS[0]], chunks)
+
+
+def poisoned(chunk: SampleChunk, kind: str) -> SampleChunk:
+    """Return a chunk that contradicts its session: a worker has refused it when it came."""
+    changes: dict[str, object] = {"seq": chunk.header.seq + 1_000_000}
+    changes |= {"fs": {"fs": 2 * FS}, "leads": {"leads": ("V1",)}, "n0": {"n0": 0}}[kind]
+    header = chunk.header.model_copy(update=changes)
+    return SampleChunk(header, chunk.samples)
+
+
+@pytest.mark.parametrize("kind", ["fs", "leads", "n0"])
+@pytest.mark.parametrize("ago", [0, 10, 44, 45, 46, 47, 48])
+def test_a_bed_begins_with_none_that_contradicts_its_session(
+    redis_server_module: Server, prefix: str, kind: str, ago: int
+) -> None:
+    chunks = chunks_of(BEDS[0], 60)
+    at = len(chunks) - ago
+    log = [*chunks[:at], poisoned(chunks[at - 1], kind), *chunks[at:]]
+    found = read_back(redis_server_module, prefix, log)[BEDS[0]]
+    assert found[0].header == chunks[found[0].header.seq].header
+    good = [chunk for chunk in found if chunk.header.seq < 1_000_000]
+    assert_is_the_end_of(good, chunks)
+
+
+def test_a_session_that_has_lost_every_second_chunk_is_read_back_all_the_same(
+    redis_server_module: Server, prefix: str
+) -> None:
+    chunks = chunks_of(BEDS[0], 90)[::2]
+    found = read_back(redis_server_module, prefix, [*chunks])[BEDS[0]]
+    assert [chunk.header.seq for chunk in found] == [chunk.header.seq for chunk in chunks[-len(found) :]]
+    assert (found[-1].end - found[0].header.n0) / FS >= NEEDED_S
+    assert len(found) < len(chunks)
 
 
 def test_a_stream_that_holds_less_gives_what_it_has(redis_server_module: Server, prefix: str) -> None:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from stream.settings import BrokerError, Settings, SettingsError, broker_with_prefix, origins
+from bench.doctor import configuration
+from stream.settings import (
+    BrokerError,
+    Settings,
+    SettingsError,
+    Unknown,
+    broker_with_prefix,
+    origins,
+    unknown_variables,
+)
 from tests.command_line import assert_refused, run
 
 
@@ -54,6 +64,26 @@ def test_the_environment_goes_before_secrets_and_those_before_the_file(
     told = json.loads(shown.stdout)
     assert told["config_file"] == str(usual)
     assert {one["name"] for one in told["settings"]} == set(Settings.model_fields)
+
+
+def test_a_variable_that_is_misspelled_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unknown_variables() == []
+    for name in ("BEDSIDE_REDIS_ULR", "BEDSIDE_XYZZY", "Bedside_Redis_URL", "BEDSIDE_DATA"):
+        monkeypatch.setenv(name, "redis://worker:hidden-word@here")
+    wanted = [Unknown("BEDSIDE_REDIS_ULR", "BEDSIDE_REDIS_URL"), Unknown("BEDSIDE_XYZZY", None)]
+    assert unknown_variables() == wanted
+    shown = run("config", "show", "--json")
+    assert json.loads(shown.stdout)["unknown"] == [asdict(one) for one in wanted]
+    # Every command says so, once, and does its work.
+    assert shown.returncode == 0
+    assert shown.stderr.splitlines() == [
+        "bedside: BEDSIDE_REDIS_ULR is no setting: BEDSIDE_REDIS_URL?",
+        "bedside: BEDSIDE_XYZZY is no setting",
+    ]
+    assert "ignored: BEDSIDE_XYZZY is no setting\n" in run("config", "show").stdout
+    assert "hidden-word" not in shown.stdout + shown.stderr
+    told = [finding.text for finding in configuration(Settings()) if finding.state == "warning"]
+    assert told == [str(one) for one in wanted]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,20 @@ def test_a_second_device_at_a_bed_is_told_until_it_stops() -> None:
     assert off.since - T0 == pytest.approx(17 * SECOND_NS, abs=0.4 * SECOND_NS)
 
 
+def test_alarms_of_a_session_name_the_device_where_it_is_stated() -> None:
+    first, second = (
+        chunks_of(20, "first", source="A (tcp:8040)"),
+        chunks_of(20, "second", source="B\x1b\n(ws)"),
+    )
+    wrong = [changed(chunk, leads=("I", "II", "V6")) for chunk in second[40:42]]
+    refused, claimed = heard([first[0], *second[:40], *wrong, *first[40:42]])
+    assert refused.rule == "feed-refused"
+    assert refused.message.startswith("feed refused: session second from B (ws): leads: changed")
+    assert claimed.rule == "bed-claimed"
+    said = "session second from B (ws) is heard, session first from A (tcp:8040) sends, too"
+    assert claimed.message == f"two devices claim the bed: {said}"
+
+
 def test_what_a_publisher_sends_again_of_the_session_before_claims_nothing() -> None:
     first, second = chunks_of(5, "first"), chunks_of(10, "second")
     later = [changed(c, ingest_ns=c.header.ingest_ns + 5 * SECOND_NS) for c in second]
@@ -101,6 +115,7 @@ def test_a_rate_that_is_not_the_stated_one_is_told(rate: float, told: bool, deri
     assert [event.presence for event in events] == [Presence.ON] * told
     for event in events:
         assert f"session s states 250 Hz, {rate:.0f} samples a second came" in event.message
+        assert event.message.startswith(f"wrong rate of bed {event.bed}: ")
 
 
 def test_a_device_that_pauses_has_no_wrong_rate() -> None:

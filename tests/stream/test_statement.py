@@ -9,7 +9,8 @@ from bedside import analyze
 from stream.alarms.conditions import CONDITIONS
 from stream.contract import AlarmKind, Priority
 from stream.describe import described
-from stream.offline import AlarmResult, Analysis, WindowResult
+from stream.offline import AlarmResult, Analysis
+from stream.results import WindowResult
 
 
 def alarm(rule: str, message: str, onset_s: float, end_s: float | None = None) -> AlarmResult:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stream.offline import Analysis, WindowResult
+from stream.offline import Analysis
+from stream.results import WindowResult
 from stream.stretches import most_anomalous, not_scored, over_threshold
 
 

@@ -16,9 +16,10 @@ from bench.ward import Ward
 from ingest.chunks import chunks_of
 from ingest.simulator import PatientSimulator
 from stream import topics, watch
+from stream.audit.log import AuditLog, verify
 from stream.bus import Bus
 from stream.clock import SystemClock
-from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority, SampleChunk
+from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Audit, Presence, Priority, SampleChunk
 from stream.embedded import EmbeddedServer
 from stream.heartbeat import HEARTBEAT, beat, leave, read_signs, workers_key
 from stream.topics import ALARMS
@@ -107,6 +108,12 @@ def test_the_last_worker_s_silence_is_one_high_alarm_until_one_beats(
         assert ended.event != raised.event
         # The dead one's place is taken: it is off the books.
         assert set((await read_signs(bus.client, prefix)).last_ms) == {"w2"}
+        logged = [audit async for _, audit in AuditLog(bus).entries() if isinstance(audit, Audit)]
+        assert [(audit.entry, audit.kind) for audit in logged] == [
+            (raised.event, "raise"),
+            (ended.event, "end"),
+        ]
+        assert verify(logged) == []
         # And the next silence is another alarm.
         assert len({event.alarm for event in await look_until(watches, bus, 3)}) == 2
 

@@ -204,6 +204,15 @@ def test_a_window_without_a_good_lead_says_why(leads: tuple[str, ...], level: fl
         assert not window.x.any()
 
 
+def test_a_window_of_noise_in_every_lead_says_so() -> None:
+    windows = whole(500.0, ecg(10, 500.0) + np.random.default_rng(0).normal(0, 1, (5000, 3)))
+    # Those that reach into two seconds that are over with them: one poor second alone masks nothing.
+    poor = [window for window in windows if window.index % 2]
+    assert len(poor) >= 8
+    assert {window.reason for window in poor} == {"poor signal"}
+    assert not any(window.mask.any() for window in poor)
+
+
 def test_a_flat_lead_is_masked_alone() -> None:
     x = ecg(4, 500.0)
     x[:, 0] = 2.0
@@ -281,3 +290,14 @@ def test_beds_pushed_together_get_the_windows_that_each_would_get_alone(
             wanted.append([window for window in windows if window.index % every == 0])
         for ours, theirs in zip(push_together(pushes), wanted, strict=True):
             assert_same(ours, theirs)
+
+
+def test_of_a_long_chunk_the_noise_at_its_beginning_is_not_forgotten() -> None:
+    fs = 500.0
+    x = ecg(20, fs)
+    x[round(2 * fs) : round(5 * fs), 2] += np.random.default_rng(0).normal(0, 1, round(3 * fs))
+    bed = bed_window(fs)
+    chunks = [window for at in range(0, len(x), 100) for window in bed.push(at, x[at : at + 100])]
+    at_once = whole(fs, x)
+    assert any(window.mask.tolist() == [0, 0, 0, 1] for window in chunks)
+    assert_same(at_once, chunks)

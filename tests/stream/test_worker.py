@@ -114,13 +114,14 @@ def assert_same(received: Received, expected: Outcome) -> None:
     assert got.keys() == wanted.keys()
     for key, finding in wanted.items():
         other = got[key]
-        assert (other.start, other.end) == (finding.start, finding.end)
+        assert (other.start, other.end) == (finding.start, finding.end), key
         # A chunk's time is rounded to whole ns, so another chunk may place the same sample 1 ns aside.
-        assert (other.t_start, other.t_end) == pytest.approx((finding.t_start, finding.t_end), abs=1, rel=0)
-        assert (other.anomalous, other.reason) == (finding.anomalous, finding.reason)
+        times = pytest.approx((finding.t_start, finding.t_end), abs=1, rel=0)
+        assert (other.t_start, other.t_end) == times, key
+        assert (other.anomalous, other.reason) == (finding.anomalous, finding.reason), key
         # Scores are counted in standard deviations: near zero "relative" means nothing, 1e-6 of one does.
         scores = [{} if f.score is None else {**f.lead_scores, "": f.score} for f in (other, finding)]
-        assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-6)
+        assert scores[0] == pytest.approx(scores[1], rel=1e-5, abs=1e-6), key
     for bed in {event.bed for event in expected.events} | {event.bed for event in received.events}:
         # Each rule in its own order: windows are judged later than the signal, and how much later depends.
         transitions = [

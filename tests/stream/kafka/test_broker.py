@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 from faust.types import TP, Message
 
 from stream.contract import SampleChunk
+from stream.kafka.access import access_of
 from stream.kafka.broker import KafkaBroker
-from stream.kafka.topics import bootstrap_servers, create_topics
+from stream.kafka.topics import create_topics
 from stream.preprocess import SETTLING_S
 from stream.refill import history
 from stream.topics import SAMPLES
@@ -30,7 +31,7 @@ async def written(kafka: str, prefix: str, values: list[bytes]) -> AsyncIterator
     """Put messages into a partition of the samples, and give the broker as a worker has it."""
     await create_topics(kafka, prefix, 2, 1)
     broker = await KafkaBroker.find(kafka, prefix)
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers(kafka)) as producer:
+    async with AIOKafkaProducer(**access_of(kafka).client_options) as producer:
         for value in values:
             await producer.send(broker.topic(SAMPLES), value, partition=PARTITION)
     try:

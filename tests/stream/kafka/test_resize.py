@@ -8,10 +8,10 @@ import pytest
 from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
 
 from stream.kafka import resize
+from stream.kafka.access import access_of
 from stream.kafka.topics import (
     SPREAD,
     administrator,
-    bootstrap_servers,
     create_topics,
     find_topics,
     topic_name,
@@ -55,7 +55,7 @@ def test_after_an_interruption_it_is_started_again(kafka: str, prefix: str, comp
 def test_what_is_not_done_yet_is_not_thrown_away(kafka: str, prefix: str) -> None:
     async def main() -> None:
         await create_topics(kafka, prefix, 4, 1)
-        async with AIOKafkaProducer(bootstrap_servers=bootstrap_servers(kafka)) as producer:
+        async with AIOKafkaProducer(**access_of(kafka).client_options) as producer:
             await producer.send_and_wait(topic_name(prefix, SAMPLES), b"chunk", partition=3)
         await resize.resize_topics(kafka, prefix, 6, 1)
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from stream.embedded import EmbeddedServer
-from stream.kafka.topics import bootstrap_servers
-from stream.settings import BrokerError
 from tests.command_line import assert_refused, run
 
 
@@ -33,6 +29,7 @@ def test_topics_are_made_on_kafka_and_stay_as_they_are(kafka: str) -> None:
         "ward-3.vitals",
         "ward-3.explanations",
         "ward-3.bedside-worker-beds-changelog",
+        "ward-3.bedside-worker-memories-changelog",
     }
     assert found["ward-3.alarms"]["partitions"] == 1
     again = run("topics", "create", *where, "--partitions", 6, **prefix)
@@ -63,11 +60,3 @@ def test_a_worker_and_a_replay_say_what_is_missing(kafka: str, redis_server: Emb
     assert_refused(
         run("topics", "list", "--broker", "kafka://127.0.0.1:9"), "cannot use the Kafka broker at kafka://127"
     )
-
-
-def test_how_a_cluster_is_named() -> None:
-    assert bootstrap_servers("kafka://a") == ["a:9092"]
-    assert bootstrap_servers("kafka://a:1;b;kafka://c:3") == ["a:1", "b:9092", "c:3"]
-    for wrong in ("kafka://", "kafka://a/b", "redis://a"):
-        with pytest.raises(BrokerError, match="kafka://HOST:PORT"):
-            bootstrap_servers(wrong)

@@ -37,9 +37,6 @@ from tests.stream.test_worker import (
 )
 
 _numbers = itertools.count()
-# A worker that takes a bed over knows its usual beat from the last 23 s. After an episode that fills them it
-# may time that rhythm's alarms otherwise (docs/operations.md), and when it comes is up to the machine.
-BRIEFLY_ILL = "sinus:80@0 vt:180@15 sinus:80@25"
 PARTITIONS = 8
 
 
@@ -110,7 +107,7 @@ def test_kafka_and_redis_give_the_same(
 def test_workers_and_bridges_join_leave_and_die_under_load(
     kafka: str, deployment: str, short_tmp: Path, shipped: Session
 ) -> None:
-    feeds = [feed(f"bed-{seed}", patient(seed, BRIEFLY_ILL, 60.0)) for seed in range(6)]
+    feeds = [feed(f"bed-{seed}", patient(seed, RECOVERS, 60.0)) for seed in range(6)]
     expected = run(interleaved(feeds), shipped)
 
     async def main() -> Received:

@@ -253,6 +253,29 @@ def test_kill_9_leaves_a_record_and_the_next_goes_on(redis_server: EmbeddedServe
     assert not any(segment.is_open for segment in Recordings(tmp_path).segments("icu-1"))
 
 
+def test_kill_9_leaves_nothing_that_is_said_to_be_recorded(
+    redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    def listed() -> str:
+        return run("record", "list", "--out", tmp_path).stdout
+
+    with recorder(redis_server, tmp_path) as process:
+        send(redis_server, chunks(0, 1000))
+        until(lambda: recorded(tmp_path) == [(0, 1000)])
+        assert "being recorded" in listed()
+        process.kill()
+        process.wait()
+    (segment,) = Recordings(tmp_path).segments("icu-1")
+    raw = segment.record.with_name(f"{segment.record.name}.dat")
+    written_ns = raw.stat().st_mtime_ns
+    assert segment.is_growing(written_ns + 10 * 10**9)
+    assert not segment.is_growing(written_ns + 60 * 10**9)
+    # As it is an hour later.
+    os.utime(raw, ns=(written_ns, written_ns - HOUR))
+    assert "icu-1" in listed()
+    assert "being recorded" not in listed()
+
+
 def test_kill_9_while_something_waits_for_a_late_chunk(redis_server: EmbeddedServer, tmp_path: Path) -> None:
     async def send(sent: list[SampleChunk]) -> None:
         async with await Bus.connect(redis_server.url) as bus:

@@ -25,6 +25,7 @@ steps = st.lists(
         st.tuples(st.just("lost"), st.integers(1, 400)),
         st.tuples(st.just("lost"), st.integers(4900, 5200)),
         st.tuples(st.just("repeat"), st.integers(1, 3)),
+        st.tuples(st.just("strange"), st.integers(0, 2)),
         st.tuples(st.just("sync"), st.just(0)),
         st.tuples(st.just("kill"), st.just(0)),
     ),
@@ -59,6 +60,12 @@ def test_any_history_is_recorded_once_and_whole(history: list[tuple[str, int]]) 
                 n += size
             elif what == "repeat":
                 taken = sent[-size:]
+            elif what == "strange" and sent:
+                # Of the session, by its name, and far ahead in it.
+                header = sent[-1].header
+                changes = ({"fs": 2 * FS}, {"leads": tuple("xyz"[: len(header.leads)])}, {"n0": 0})[size]
+                strange = header.model_copy(update={"seq": header.seq + 1_000_000} | changes)
+                taken = [SampleChunk(strange, sent[-1].samples)]
             elif what == "sync":
                 track.sync(now)
                 # The position is not noted while something waits for a late chunk.

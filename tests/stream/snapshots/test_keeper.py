@@ -54,7 +54,9 @@ class Floor:
         self.table: dict[str, bytes] = {}
         rows = Rows(self.table.get, self.table.__setitem__, _nobody)
         book = SettingsBook(_nobody)
-        self.scorer = Scorer(session, Outgoing(_nobody), Recorder(_nobody), book, rows, self.clock)
+        memories = Rows({}.get, {}.__setitem__, _nobody)
+        outgoing, recorder = Outgoing(_nobody), Recorder(_nobody)
+        self.scorer = Scorer(session, outgoing, recorder, book, rows, memories, _nobody, self.clock)
         self.beds = Beds(self.scorer, rows, lambda: self.table)
         self.keeper = Keeper(self.make, self.beds, self.clock)
 
@@ -188,6 +190,28 @@ def test_the_process_says_what_came_of_it(redis_server: EmbeddedServer, short_tm
             redis_server.stop()
             gone = await process.make(DueSnapshot(raised=at(20, "def")))
             assert gone.outcome == "again"
+        finally:
+            await process.end()
+
+    asyncio.run(main())
+
+
+def test_how_many_are_kept_is_a_setting(
+    redis_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEDSIDE_SNAPSHOTS", "1")
+    monkeypatch.setenv("BEDSIDE_SNAPSHOT_HOURS", "2")
+
+    async def main() -> None:
+        bundle = str(load_bundle("cae-100hz").path)
+        process = SnapshotProcess(Order(url=redis_server.url, prefix="p:", bundle=bundle))
+        try:
+            for alarm in ("first", "second"):
+                due = DueSnapshot(raised=at(20).model_copy(update={"alarm": alarm, "event": f"{alarm}-0"}))
+                assert (await process.make(due)).outcome == "stored"
+            async with await Bus.connect(redis_server.url, prefix="p:") as bus:
+                assert [one.header.alarm.alarm for one in await SnapshotStore(bus).listed()] == ["second"]
+                assert 0 < await bus.client.pttl("p:snapshot:second") <= 2 * 3600 * 1000
         finally:
             await process.end()
 

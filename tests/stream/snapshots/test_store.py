@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as arrays
 from stream.bus import Bus
 from stream.contract import AlarmEvent, AlarmKind, MalformedMessageError, Presence, Priority
 from stream.embedded import EmbeddedServer
-from stream.snapshots.store import KEPT_MS, Snapshot, SnapshotStore
+from stream.settings import Settings
+from stream.snapshots.store import Snapshot, SnapshotStore
 
 T0 = 1_700_000_000_000_000_000
 FS = 100.0
@@ -147,11 +148,11 @@ def test_times_and_gaps_count_from_the_first_sample() -> None:
 
 
 def with_store(
-    server: EmbeddedServer, prefix: str, test: Callable[[SnapshotStore, Bus], Awaitable[None]], **limits: int
+    server: EmbeddedServer, prefix: str, test: Callable[[SnapshotStore, Bus], Awaitable[None]], **limits: Any
 ) -> None:
     async def main() -> None:
         async with await Bus.connect(server.url, prefix=prefix) as bus:
-            await test(SnapshotStore(bus, **limits), bus)
+            await test(SnapshotStore(bus, Settings(**limits)), bus)
 
     asyncio.run(main())
 
@@ -188,21 +189,22 @@ def test_the_newest_are_kept(redis_server_module: EmbeddedServer, prefix: str) -
         keys = await bus.client.keys(f"{prefix}snapshot:*")
         assert sorted(keys) == sorted(f"{prefix}snapshot:a{number}".encode() for number in (4, 5, 6))
 
-    with_store(redis_server_module, prefix, test, kept_most=3)
+    with_store(redis_server_module, prefix, test, snapshots=3)
 
 
 def test_none_is_kept_for_longer_than_its_time(redis_server_module: EmbeddedServer, prefix: str) -> None:
     async def test(store: SnapshotStore, bus: Bus) -> None:
         await store.put(small(raised("old")))
-        assert 0 < await bus.client.pttl(f"{prefix}snapshot:old") <= KEPT_MS
-        # As if a day had gone by: the server lets it go, and the next one takes it off the list.
+        kept_ms = 90 * 60 * 1000
+        assert kept_ms - 60_000 < await bus.client.pttl(f"{prefix}snapshot:old") <= kept_ms
+        # As if that had gone by: the server lets it go, and the next one takes it off the list.
         await bus.client.pexpire(f"{prefix}snapshot:old", 0)
-        await bus.client.zincrby(f"{prefix}snapshots", -KEPT_MS - 1, "old bed-1")
+        await bus.client.zincrby(f"{prefix}snapshots", -kept_ms - 1, "old bed-1")
         assert await store.listed() == []
         await store.put(small(raised("new")))
         assert await bus.client.zrange(f"{prefix}snapshots", 0, -1) == [b"new bed-1"]
 
-    with_store(redis_server_module, prefix, test)
+    with_store(redis_server_module, prefix, test, snapshot_hours=1.5)
 
 
 def test_those_of_a_patient_who_left_are_marked_and_can_be_deleted(

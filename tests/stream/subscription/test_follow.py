@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import bedside
 from stream.bus import Bus, BusUnavailableError
-from stream.clock import ManualClock
+from stream.clock import ManualClock, SystemClock
 from stream.contract import EVERY_BED, AlarmEvent, AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
 from stream.heartbeat import beat, read_signs, workers_key
@@ -32,7 +32,7 @@ from stream.subscription.follow import (
     alarms,
     follow_alarms,
 )
-from stream.subscription.positions import SinceError
+from stream.subscription.positions import SinceError, after
 from stream.topics import ALARMS
 from stream.transport.layout import TopicConfig, stream_key
 from tests.stream.turmoil import (
@@ -508,6 +508,66 @@ def test_a_server_that_lost_its_streams_is_told(redis_server: Server) -> None:
     asyncio.run(main())
 
 
+def test_a_loss_is_told_also_when_new_transitions_came_before_the_next_look(redis_server: Server) -> None:
+    async def main() -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            first, last = await publish(bus, event(0), event(1))
+            async with await Subscription.open(redis_server.url, since=first) as subscription:
+                assert [number_of(e) for e in await subscription.next()] == [1]
+                # As a server does that was killed before the last one was on its disk.
+                await bus.client.xdel(stream_key(bus.prefix, ALARMS, 0), last)
+                await publish(bus, event(2))
+                await cut(redis_server)
+                told: list[Alarm] = []
+                while not told:
+                    told = await subscription.next()
+                assert told[0].rule == EVENTS_MISSED
+                assert [number_of(alarm) for alarm in told[1:]] == [2]
+                # Whatever breaks then, that is told once.
+                await cut(redis_server)
+                await publish(bus, event(3))
+                numbers: list[int] = []
+                while 3 not in numbers:
+                    more = await subscription.next()
+                    assert EVENTS_MISSED not in {alarm.rule for alarm in more}
+                    numbers += [number_of(alarm) for alarm in more]
+
+    asyncio.run(main())
+
+
+def test_a_server_that_was_away_before_the_first_look_may_have_lost_something(redis_server: Server) -> None:
+    async def main() -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            await publish(bus, event(0))
+        async with await Subscription.open(redis_server.url) as subscription:
+            redis_server.stop()
+            assert await subscription.next(wait=False) == []
+            redis_server.start()
+            assert (await until_notice(subscription)).rule == EVENTS_MISSED
+
+    asyncio.run(main())
+
+
+def test_nothing_is_missed_on_a_server_that_never_had_anything(redis_server: Server) -> None:
+    async def main() -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            # The command hands on a position that it has made from the time itself.
+            for since in ("1h", after("1h", SystemClock().now_ns() // 1_000_000)):
+                async with await Subscription.open(
+                    redis_server.url, since=since, silent_after_s=None
+                ) as subscription:
+                    assert await subscription.next(wait=False) == []
+                    await cut(redis_server)
+                    # Also behind an outage, when it looks whether something was lost.
+                    for _ in range(3):
+                        assert await subscription.next(wait=False) == []
+                    await publish(bus, event(0))
+                    assert [number_of(e) for e in await subscription.next()] == [0]
+                await bus.client.flushall()
+
+    asyncio.run(main())
+
+
 def test_a_topic_of_several_partitions_has_no_one_position(
     redis_server_module: Server, prefix: str, reader: Reader
 ) -> None:
@@ -521,6 +581,36 @@ def test_a_topic_of_several_partitions_has_no_one_position(
 
 
 # ---- the command -----------------------------------------------------------------------------------------
+
+
+def test_the_command_that_is_killed_goes_on_behind_its_last_line(redis_server: EmbeddedServer) -> None:
+    async def following(since: str, lines: int) -> list[dict[str, Any]]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "bedside", "alerts", "--follow", "--json", "--since", since),
+            *("--redis", redis_server.url),
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout is not None
+        try:
+            said: list[dict[str, Any]] = []
+            while len(said) < lines:
+                line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
+                said += [line] if line["rule"] != SERVICE_SILENT else []
+            return said
+        finally:
+            process.kill()
+            await process.wait()
+
+    async def main() -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            await publish(bus, *[event(number) for number in range(20)])
+            first = await following("0-0", 7)
+            await publish(bus, *[event(number) for number in range(20, 30)])
+            rest = await following(first[-1]["position"], 23)
+        assert [number_of(line) for line in first + rest] == list(range(30))
+
+    asyncio.run(main())
 
 
 def test_the_command_follows_through_restarts(short_tmp: Path) -> None:

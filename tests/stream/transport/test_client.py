@@ -116,7 +116,7 @@ def test_the_clock_is_the_servers(redis_server: EmbeddedServer) -> None:
             seconds, microseconds = await redis.time()
             assert abs(clock.now_ms() - (seconds * 1000 + microseconds // 1000)) < 1000
             # A server whose clock is elsewhere is followed.
-            clock.observe(b"5000-3")
+            clock.observe("t:a:0", b"5000-3")
             assert 5000 <= clock.now_ms() < 6000
 
     asyncio.run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -123,6 +123,63 @@ def test_reading_acknowledging_and_lag(redis_server: EmbeddedServer) -> None:
         assert await consumer.earliest_offsets(TP("source", 7)) == {TP("source", 7): 0}
 
     run(redis_server, scenario)
+
+
+def test_a_table_is_restored_while_its_rows_are_written(redis_server: EmbeddedServer) -> None:
+    """By a worker that goes on with its beds while another one joins, say."""
+
+    async def main() -> None:
+        harness = Harness(redis_server)
+        table = harness.app.Table("rows", partitions=1, key_type=bytes, value_type=bytes)
+        changelog = "t:test-rows-changelog:0"
+        first = harness.redis.xadd(changelog, {"k": "bed", "v": "old"})
+        look_up = harness.consumer.highwaters
+
+        async def and_write(*partitions: TP) -> Mapping[TP, int]:
+            ends = await look_up(*partitions)
+            if harness.redis.xdel(changelog, first):
+                harness.redis.xadd(changelog, {"k": "bed", "v": "new"})
+            return ends
+
+        harness.consumer.highwaters = and_write  # type: ignore[method-assign]
+        async with running(harness):
+            harness.add("0")
+            await harness.next()
+            assert table[b"bed"] == b"new"
+
+    asyncio.run(main())
+
+
+def test_a_table_outlives_a_server_that_forgets_its_newest_row(redis_server: EmbeddedServer) -> None:
+    async def main() -> None:
+        changelog = "t:test-rows-changelog:0"
+        first, second = (Harness(redis_server, recovery_consistency_check=False) for _ in range(2))
+        table, _ = (
+            harness.app.Table("rows", partitions=1, key_type=bytes, value_type=bytes)
+            for harness in (first, second)
+        )
+        newest = first.redis.xadd(changelog, {"k": "bed", "v": "new"})
+        async with running(first):
+            first.add("0")
+            await first.next()
+            first.redis.delete(changelog)
+            first.redis.xadd(changelog, {"k": "bed", "v": "old"}, id=f"{int(newest.split(b'-')[0]) - 1000}-0")
+            # Another worker joins: tables are looked up anew, also by who keeps them.
+            looked_up, look_up = asyncio.Event(), first.consumer.highwaters
+
+            async def and_tell(*partitions: TP) -> Mapping[TP, int]:
+                looked_up.set()
+                return await look_up(*partitions)
+
+            first.consumer.highwaters = and_tell  # type: ignore[method-assign]
+            async with running(second):
+                await asyncio.wait_for(looked_up.wait(), 20)
+                first.add("1")
+                # The first one was not acknowledged, and comes again.
+                assert [(await first.next()).value for _ in range(2)] == [b"0", b"1"]
+            assert table[b"bed"] == b"new"
+
+    asyncio.run(main())
 
 
 def test_an_idle_read_returns_soon_whatever_is_asked(redis_server: EmbeddedServer) -> None:
@@ -254,6 +311,32 @@ def test_nothing_is_read_before_the_queues_are_cleared(redis_server: EmbeddedSer
             assert (await harness.next()).value == b"last"
 
     asyncio.run(main())
+
+
+def test_what_is_acked_while_partitions_are_given_up_is_not_done(redis_server: EmbeddedServer) -> None:
+    async def scenario(harness: Harness) -> None:
+        consumer = harness.consumer
+        harness.add("0")
+        event = await harness.next()
+
+        async def ack(*_: Any, **__: Any) -> None:
+            event.ack()
+
+        harness.app.on_partitions_revoked.connect(ack, weak=False)
+        assert consumer._coordinator is not None
+        await consumer._coordinator.membership.rejoin(consumer._generation)
+        again = await harness.next()
+        assert (again.value, event.message.acked) == (b"0", False)
+        # It is under way once more: another worker that takes over now has to get it.
+        assert not await consumer.commit()
+        assert harness.committed() == b"0-0"
+        event.ack()
+        assert not await consumer.commit()
+        again.ack()
+        assert await consumer.commit()
+        assert offset_of(harness.committed()) == again.message.offset
+
+    run(redis_server, scenario, broker_commit_interval=3600)
 
 
 def test_a_server_that_forgot_who_owns_what_is_asked_again(redis_server: EmbeddedServer) -> None:

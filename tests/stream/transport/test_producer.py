@@ -20,8 +20,10 @@ from faust.types import RecordMetadata
 from stream.embedded import EmbeddedServer
 from stream.transport import Transport, outbox, producer
 from stream.transport.ids import id_of
-from stream.transport.layout import TopicConfig, decode_message, registry_key, tombstones_key
+from stream.transport.layout import FENCED_OFFSET, TopicConfig, decode_message, registry_key, tombstones_key
 from stream.transport.producer import Producer
+from tests.faults.clock import WallClock
+from tests.stream.servers import until_it_follows
 
 RAW = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
 
@@ -401,7 +403,8 @@ def test_who_has_lost_a_partition_changes_no_table_and_tells_nothing(
             app.consumer_generation_id = generation
             client.set("t:group:test:assigned", max(generation, 7 if value == b"stale" else 0))
             await sender.send_and_wait(name, b"bed", value, 0, None, None)
-            await sender.send_and_wait("alarms", b"bed", value, 0, None, [("idempotency-key", value)])
+            sent = await sender.send_and_wait("alarms", b"bed", value, 0, None, [("idempotency-key", value)])
+            assert (sent.offset == FENCED_OFFSET) == (value == b"stale")
         await sender.flush_or_fail()
         # Who has the partition does not know that one was refused.
         assert sender.repeats == 0
@@ -473,3 +476,28 @@ def test_stopping_does_not_wait_for_a_dead_server(
     began = time.monotonic()
     asyncio.run(main())
     assert time.monotonic() - began < 10
+
+
+def test_a_new_stream_is_kept_where_the_server_s_clock_was_set_back(short_tmp: Path) -> None:
+    clock = WallClock(short_tmp)
+    if not clock.can_be_set:
+        pytest.skip("no C compiler: the clock cannot be set")
+
+    async def scenario(sender: Producer) -> None:
+        await sender.send_and_wait("findings", b"", b"", 0, None, None)
+        clock.set(-1200)
+        until_it_follows(server.url, -1200)
+        for number in range(300):
+            await sender.send_and_wait("findings", b"", b"", 0, None, None)
+            await sender.send_and_wait("findings", b"", b"%d" % number, 1, None, None)
+
+    with clock.inside():
+        server = EmbeddedServer(short_tmp / "server").start()
+    try:
+        with redis.Redis.from_url(server.url, protocol=2) as client:
+            declare(client, "findings", TopicConfig(2, retention_ms=600_000))
+            run(new_app(server), scenario)
+            assert values(client, "t:findings:1") == [b"%d" % number for number in range(300)]
+            assert client.xlen("t:findings:0") == 301
+    finally:
+        server.stop()

@@ -3,78 +3,52 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-import redis
+import redis.asyncio as redis
 
+from bench.doctor import server
 from stream.bus import Bus
-from stream.children import spawn
-from stream.embedded import find_binary
 from stream.topics import ALARMS
 from stream.transport.client import Endpoint, connect
-from tests.stream.transport.conftest import eventually
+from tests.stream.servers import NAME, Server, free_ports, running_pair, running_sentinel
 
 
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
-
-
-@contextmanager
-def running(folder: Path, port: int, *options: str) -> Iterator[subprocess.Popen[bytes]]:
-    folder.mkdir()
-    (folder / "server.conf").write_text("")
-    config = str(folder / "server.conf")
-    command = [str(find_binary()), config, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
-    with (folder / "log").open("wb") as log:
-        process = spawn([*command, *options], stdout=log, stderr=log)
-    try:
-        with redis.Redis(port=port) as client:
-            eventually(lambda: answers(client), "a server")
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
+async def port_of(worker: redis.Redis) -> int:
+    """Return where the server listens, as soon as one is named: one that is slow is out for a while."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return int((await worker.info("server"))["tcp_port"])
+            except redis.ConnectionError:
+                await asyncio.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_whoever_is_connected_follows_a_failover(short_tmp: Path) -> None:
-    first, second, sentinel, absent = free_ports(4)
-    # The one in the URL is not there: the others are asked.
-    url = f"redis://127.0.0.1:{absent}/0?sentinel=ward&sentinels=127.0.0.1:{sentinel}"
+    (absent,) = free_ports(1)
 
-    async def main(primary: subprocess.Popen[bytes]) -> None:
+    async def main(primary: Server, replica: Server, sentinel: Server) -> None:
+        # The one in the URL is not there: the others are asked.
+        url = f"redis://127.0.0.1:{absent}/0?sentinel={NAME}&sentinels=127.0.0.1:{sentinel.port}"
         async with await Bus.connect(url) as bus, connect(Endpoint(url, "bedside:")) as worker:
             await bus.publish(ALARMS, b"bed-1", b"before")
-            assert (await worker.info("server"))["tcp_port"] == first
+            assert await port_of(worker) == primary.port
             assert await bus.client.wait(1, 5000) == 1
-            primary.kill()
+            primary.process.kill()
             async with asyncio.timeout(20):
                 await bus.publish(ALARMS, b"bed-1", b"after")
             assert [entry.value async for entry in bus.kept(ALARMS)] == [b"before", b"after"]
-            assert (await worker.info("server"))["tcp_port"] == second
+            assert await port_of(worker) == replica.port
 
-    with ExitStack() as stack:
-        primary = stack.enter_context(running(short_tmp / "1", first, "--save", ""))
-        options = ("--save", "", "--replicaof", f"127.0.0.1 {first}", "--repl-diskless-sync-delay", "0")
-        stack.enter_context(running(short_tmp / "2", second, *options))
-        stack.enter_context(running(short_tmp / "3", sentinel, "--sentinel"))
-        with redis.Redis(port=second) as client, redis.Redis(port=sentinel) as watcher:
-            eventually(lambda: client.info("replication")["master_link_status"] == "up", "a replica")
-            watcher.execute_command("SENTINEL", "MONITOR", "ward", "127.0.0.1", first, 1)
-            watcher.execute_command("SENTINEL", "SET", "ward", "down-after-milliseconds", 500)
-            eventually(lambda: watcher.sentinel_slaves("ward"), "a replica that the sentinel knows")
-        asyncio.run(main(primary))
+    def examined(sentinel: Server) -> list[str]:
+        url = f"redis://127.0.0.1:{sentinel.port}/0?sentinel={NAME}"
+        found = [finding for finding in server(url) if finding.check in ("server", "replicas")]
+        assert [finding.check for finding in found] == ["server", "replicas"]
+        return [finding.state for finding in found]
+
+    with running_pair(short_tmp) as (primary, replica), running_sentinel(short_tmp, primary) as sentinel:
+        assert examined(sentinel) == ["ok", "ok"]
+        asyncio.run(main(primary, replica, sentinel))
+        assert examined(sentinel) == ["ok", "warning"]
