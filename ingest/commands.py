@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,7 @@ from stream.console import (
     broker_option,
     fs_option,
     kafka_url,
+    leads_option,
     metrics_option,
     progress_bar,
     redis_option,
@@ -91,6 +93,7 @@ speed_option = click.option(
     help="Decides what --faults and --beds leave to chance. [default: the script's, else 0]",
 )
 @fs_option
+@leads_option
 @broker_option
 @redis_option
 @metrics_option(9465)
@@ -109,6 +112,7 @@ def replay(
     faults: str | None,
     seed: int | None,
     fs: float | None,
+    leads: tuple[str, ...] | None,
     broker: str | None,
     redis: str | None,
     metrics_port: int | None,
@@ -121,6 +125,7 @@ def replay(
     \b
     bedside replay mitdb/207 --bed icu-1
     bedside replay a.npy b.npy --fs 500 --loop
+    bedside replay holter.npy --fs 250 --leads II,V5
     bedside replay long-record --speed max --start 3600 --stop 7200
     bedside replay mitdb/100 --loop --beds 64
     bedside replay mitdb/100 --faults docs/faults/bad-day.yaml --seed 7
@@ -129,7 +134,7 @@ def replay(
     bedside replay mitdb/207 --broker kafka://kafka.example:9092
     """
     from ingest.chunks import Feed
-    from ingest.recordings import open_recordings
+    from ingest.recordings import open_recording, open_recordings
 
     if (dataset is None) == (not paths):
         raise click.UsageError("name a PATH to replay, or a --dataset")
@@ -142,7 +147,7 @@ def replay(
         raise click.UsageError(f"{len(beds)} --bed for {sources} PATH: give one for each, or none")
     if dataset is not None:
         paths = (_downloaded(dataset, record),)
-    opened = [open_recordings(path, fs=fs) for path in paths]
+    opened = [open_recordings(path, fs=fs, leads=leads) for path in paths]
     names = beds or _distinct([sessions[0].bed for sessions in opened])
     feeds: list[Feed] = []
     for name, path, sessions in zip(names, paths, opened, strict=True):
@@ -163,7 +168,8 @@ def replay(
                 following=feed,
             )
         assert feed is not None
-        feeds += [feed] if copies == 1 else _copies(feed, copies, path, fs, seed or 0)
+        again = partial(open_recording, path, fs=fs, leads=leads)
+        feeds += [feed] if copies == 1 else _copies(feed, copies, again, seed or 0)
     called = [feed.bed for feed in feeds]
     if len(set(called)) < len(called):
         raise click.UsageError("a bed stands twice: each PATH needs a bed of its own")
@@ -185,12 +191,10 @@ def _recorded_time(recording: Recording, start_s: float) -> int:
     return recording.start_ns + round(start_s * 1e9)
 
 
-def _copies(feed: Feed, copies: int, path: str, fs: float | None, seed: int) -> list[Feed]:
+def _copies(feed: Feed, copies: int, again: Callable[[], Recording], seed: int) -> list[Feed]:
     # In parts of equal length, each begins somewhere in its own: at even distances a regular rhythm could
     # beat together. Each reads the file by itself, for no two may read one recording at the same time.
     import numpy as np
-
-    from ingest.recordings import open_recording
 
     ends = [end for end in (feed.recording.duration_s, feed.stop_s) if end is not None]
     part_s = (min(ends) - feed.start_s) / copies if ends else 0.0
@@ -203,7 +207,7 @@ def _copies(feed: Feed, copies: int, path: str, fs: float | None, seed: int) -> 
             replace(
                 feed,
                 bed=f"{feed.bed[:59]}-{number + 1}",
-                recording=open_recording(path, fs=fs) if number else feed.recording,
+                recording=again() if number else feed.recording,
                 offset_s=offset_s,
                 session=uuid.uuid4().hex,
                 base_time_ns=None if base is None else base + round(offset_s * 1e9),

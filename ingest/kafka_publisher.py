@@ -13,7 +13,8 @@ from ingest.metrics import observe
 from ingest.publisher import MAX_AHEAD
 from stream.clock import Clock, SystemClock
 from stream.contract import SampleChunk
-from stream.kafka.topics import administrator, bootstrap_servers, find_topics, topic_name
+from stream.kafka.access import access_of
+from stream.kafka.topics import administrator, find_topics, topic_name
 from stream.topics import SAMPLES, WORKER_GROUP
 from stream.transport.layout import partition_of
 
@@ -124,7 +125,7 @@ async def kafka_publisher(
         If it does not answer, or has no topics of this deployment.
     """
     partitions = (await find_topics(url, prefix))[SAMPLES]
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers(url), acks="all")
+    producer = AIOKafkaProducer(**access_of(url).client_options, acks="all")
     async with administrator(url) as admin, producer:
         yield KafkaPublisher(
             producer, admin, prefix=prefix, partitions=partitions, on_wait=on_wait, stop_event=stop_event

@@ -111,6 +111,8 @@ def _samples_first(path: Path, array: npt.NDArray[Any], names: tuple[str, ...] |
     if shape.count(count) == 2:
         raise IngestError(path, f"shape {shape}: cannot tell leads from samples")
     if count not in shape:
-        hint = "" if names is not None else "; name the leads of a record that has other than 12"
-        raise IngestError(path, f"shape {shape}: no axis of {count} leads{hint}")
+        hint = "" if names is not None else "; name the leads (--leads) of a record that has other than 12"
+        raise IngestError(
+            path, f"shape {shape}: no axis of {count} {'lead' if count == 1 else 'leads'}{hint}"
+        )
     return array if shape[1] == count else array.T

@@ -474,6 +474,13 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        # Before it is composed: the scanner reads on behind a bracket, for a key may begin with it, and looks
+        # at all that are open with each token.
+        if self.flow_level >= _DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         self._depth += 1
         wrong = None
@@ -489,10 +496,13 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for number, (key, _) in enumerate(node.value):
-            if isinstance(key, yaml.ScalarNode) and key.value in keys[:number]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
 

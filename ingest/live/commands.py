@@ -11,6 +11,7 @@ import click
 
 from stream.console import (
     RefusalError,
+    kafka_url,
     metrics_option,
     redis_option,
     run_until_stopped,
@@ -108,6 +109,11 @@ def _run(source: LiveSource, redis: str | None, metrics_port: int | None) -> Non
     from ingest.live.intake import Intake
     from stream.bus import Bus
 
+    if (cluster := kafka_url(redis)) is not None:
+        # A worker there would never hear of them.
+        raise RefusalError(
+            f"live feeds go to a Redis server, not to {cluster}: name one that has workers with --redis"
+        )
     url, prefix = server_url(redis), Settings().prefix
     serve_metrics(metrics_port, _METRICS_PORT)
 

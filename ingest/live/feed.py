@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,16 @@ class _Format(NamedTuple):
     leads: tuple[str, ...]
     gain: tuple[float, ...]
     kept: Kept
+
+    @property
+    def words(self) -> str:
+        return f"{' '.join(self.leads)} at {self.fs:g} Hz"
+
+
+# Exact: a rate of 360 Hz must not drift off its grid. Remembered: a device may begin sessions without end.
+@lru_cache(maxsize=64)
+def _samples_per_chunk(fs: float) -> Fraction:
+    return Fraction(str(fs)) * Fraction(str(CHUNK_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +65,8 @@ class Progress:
 class _Session:
     # One session: where its samples belong, those that wait, and what they say of the device.
 
-    def __init__(self, bed: str, form: _Format, piece: Piece, progress: Progress | None) -> None:
-        self.bed, self.form = bed, form
+    def __init__(self, bed: str, source: str, form: _Format, piece: Piece, progress: Progress | None) -> None:
+        self.bed, self.source, self.form = bed, source, form
         self.name, self.seq, self.ended = uuid.uuid4().hex, 0, False
         self.timeline = Timeline(piece)
         self.rate, self.clock = RateMeter(form.fs), LeastDelay()
@@ -69,7 +79,7 @@ class _Session:
                 self.timeline, self.name, self.seq = timeline, progress.session, progress.chunk.seq + 1
                 start, self.first = progress.end, place
         self.waiting = Reassembly(start, self._chunk_end)
-        self._per_chunk = Fraction(str(form.fs)) * Fraction(str(CHUNK_S))
+        self._per_chunk = _samples_per_chunk(form.fs)
         self._measured_to = self.first
 
     def _goes_on(self, progress: Progress) -> bool:
@@ -110,10 +120,10 @@ class _Session:
         # On a grid from the beginning of the session, so that what beds send stands at the same points.
         if self._per_chunk < 1:
             return index + 1
-        number = math.floor(index / self._per_chunk)
-        while round(number * self._per_chunk) <= index:
+        number = index // self._per_chunk
+        while (end := round(number * self._per_chunk)) <= index:
             number += 1
-        return round(number * self._per_chunk)
+        return end
 
     def _chunk(self, run: Run, *, last: bool = False) -> SampleChunk:
         header = ChunkHeader(
@@ -128,6 +138,7 @@ class _Session:
             gain=self.form.gain,
             valid=run.valid,
             last=last,
+            source=self.source,
         )
         self.seq += 1
         return SampleChunk(header, run.samples)
@@ -144,6 +155,8 @@ class BedFeed:
     bed, device : str
     progress : Progress, optional
         Of the session that goes on if the device does.
+    adapter : str, optional
+        By which the device comes in.
 
     Attributes
     ----------
@@ -151,10 +164,14 @@ class BedFeed:
         When the last piece arrived.
     dropped : int
         Samples that came again or too late; whoever counts them sets it back.
+    change : str or None
+        What the device sends otherwise than before, in words; whoever tells it sets it back.
     """
 
-    def __init__(self, bed: str, device: str, progress: Progress | None = None) -> None:
+    def __init__(self, bed: str, device: str, progress: Progress | None = None, adapter: str = "") -> None:
         self.bed, self.device = bed, device
+        self._source = (f"{device} ({adapter})" if adapter else device)[:256]
+        self.change: str | None = None
         self.heard_ns = 0
         self.dropped = 0
         self._progress = progress
@@ -181,8 +198,7 @@ class BedFeed:
     @property
     def description(self) -> str:
         """What is being fed, in words."""
-        fs = "" if self._session is None else f" at {self._session.form.fs:g} Hz"
-        return " ".join(self._leads) + fs
+        return " ".join(self._leads) if self._session is None else self._session.form.words
 
     @property
     def wrong_rate(self) -> str | None:
@@ -232,6 +248,10 @@ class BedFeed:
         if session is None or index is None:
             if session is not None:
                 self._ready += session.take(piece.arrived_ns, everything=True)
-            session = _Session(self.bed, form, piece, self._progress)
+                if not session.ended and session.form[:3] != form[:3]:
+                    # Words that are equal: another gain.
+                    before = session.form.words if session.form.words != form.words else "another gain"
+                    self.change = f"{form.words} in the place of {before}"
+            session = _Session(self.bed, self._source, form, piece, self._progress)
             index, self._session, self._progress = session.first, session, None
         self.dropped += session.add(piece, index)

@@ -153,6 +153,10 @@ class Intake:
                 self._refuse(piece, now_ns)
             else:
                 feed.add(piece)
+                if feed.change is not None:
+                    why = f"bed {feed.bed}: sends {feed.change}: a new session begins"
+                    self._notes.tell(Rule.CHANGED, feed.device, feed.bed, why, now_ns)
+                    feed.change = None
         chunks = [chunk for feed in self._feeds.values() for chunk in feed.take(now_ns)]
         await self._publish(chunks)
         await self._note_sessions()
@@ -198,7 +202,9 @@ class Intake:
             else:
                 self._refused.pop(claim, None)
                 if bed not in self._feeds:
-                    self._feeds[bed] = BedFeed(bed, device, self._progress.pop(claim, None))
+                    self._feeds[bed] = BedFeed(
+                        bed, device, self._progress.pop(claim, None), self._source.name
+                    )
 
     def _refuse(self, piece: Piece, now_ns: int) -> None:
         metrics.REFUSED.inc()

@@ -127,6 +127,10 @@ class SourceKit(ABC):
             for _ in range(3):
                 begun = loop.time()
                 assert source.take() == []
+                due = source.due_ns()
+                assert due is None or due > SystemClock().now_ns(), (
+                    "due_ns: always due, and asked without end"
+                )
                 assert source.troubles() == []
                 json.dumps(source.position())
                 assert loop.time() - begun < _AT_ONCE_S
@@ -245,18 +249,44 @@ class SourceKit(ABC):
         pieces: list[Piece] = []
 
         async def taken() -> bool:
-            pieces.extend(source.take())
-            return sum(len(piece.samples) for piece in pieces) >= samples
+            if _speaks(source):
+                pieces.extend(source.take())
+                source.troubles()
+            return _samples(pieces) >= samples
 
-        await _until(taken)
-        assert sum(len(piece.samples) for piece in pieces) == samples
+        try:
+            await _until(taken)
+        except TimeoutError:
+            there = f"{_samples(pieces)} of {samples} samples came, {_samples(source.take())} more wait"
+            raise AssertionError(f"{source.name}: {there}, taken {_WHEN}") from None
+        assert _samples(pieces) == samples
         return pieces
 
     async def _troubles(self, source: LiveSource) -> list[Trouble]:
         async def told() -> list[Trouble]:
+            if not _speaks(source):
+                return []
+            assert source.take() == []
             return source.troubles()
 
-        return await _until(told)
+        try:
+            return await _until(told)
+        except TimeoutError:
+            there = f"no trouble was told, {len(source.troubles())} wait"
+            raise AssertionError(f"{source.name}: {there}, asked {_WHEN}") from None
+
+
+# As the intake asks: nobody looks whether there is something that a source does not speak of.
+_WHEN = "when `arrived` was set or `due_ns` had come"
+
+
+def _speaks(source: LiveSource) -> bool:
+    due = source.due_ns()
+    return source.arrived.is_set() or (due is not None and due <= SystemClock().now_ns())
+
+
+def _samples(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.samples) for piece in pieces)
 
 
 @contextlib.asynccontextmanager

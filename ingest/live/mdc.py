@@ -1,9 +1,10 @@
-"""ECG leads and units in the nomenclature of ISO/IEEE 11073-10101 (MDC)."""
+"""ECG leads, units and what is said of a signal, in the nomenclature of ISO/IEEE 11073-10101 (MDC)."""
 
 from __future__ import annotations
 
 import re
 
+from stream.contract import Validity
 from stream.leads import LEADS, canonical_lead
 
 # Lead codes are those of partition 2: block 0 names the lead (MDC_ECG_LEAD_...), block 1 the potential
@@ -23,6 +24,24 @@ _VOLTS = {
     "MDC_DIM_MILLI_VOLT": "mV",
     "MDC_DIM_MICRO_VOLT": "uV",
     "MDC_DIM_NANO_VOLT": "nV",
+}
+
+# Of the events (partition 3), and of annotated ECG (partition 10, ISO/IEEE 11073-10102), those that say of a
+# waveform that it is none, or is disturbed. DICOM PS3.16 prints LEAD_DISCONN and WAVE_ARTIF_ERR (CID 3039),
+# and both noises (CID 3335). LEADS_OFF and NOISY are those of the data export of Philips monitors, which
+# numbers the events alike.
+_VALIDITIES = {
+    "196876": Validity.OFF,
+    "MDC_EVT_LEAD_DISCONN": Validity.OFF,
+    "196882": Validity.OFF,
+    "MDC_EVT_LEADS_OFF": Validity.OFF,
+    "196682": Validity.QUESTIONABLE,
+    "MDC_EVT_NOISY": Validity.QUESTIONABLE,
+    "197040": Validity.QUESTIONABLE,
+    "MDC_EVT_WAVE_ARTIF_ERR": Validity.QUESTIONABLE,
+    # Beats can be detected, and not classified; beats can be neither.
+    "666576": Validity.QUESTIONABLE,
+    "666592": Validity.QUESTIONABLE,
 }
 
 
@@ -50,3 +69,8 @@ def lead_of_name(name: str) -> str | None:
 def volts_of(unit: str) -> str | None:
     """Return V, mV, uV or nV for a unit's code or name; None where it is no voltage."""
     return _VOLTS.get(unit)
+
+
+def validity_of(event: str) -> Validity | None:
+    """Return what an event's code or name says of the signal it happens to; None where it says nothing."""
+    return _VALIDITIES.get(event)

@@ -21,6 +21,12 @@ class Rule(StrEnum):
     CONFLICT = "source-conflict"
     REFUSED = "source-refused"
     RATE = "source-rate"
+    CHANGED = "source-changed"
+
+    @property
+    def priority(self) -> Priority:
+        """How urgent it is: what a device has changed is watched all the same, from then on."""
+        return Priority.LOW if self is Rule.CHANGED else Priority.MEDIUM
 
 
 # Long enough that a message in ten that is refused is one alarm, and not ten.
@@ -53,7 +59,7 @@ class Notes:
     def __init__(self, client: redis.Redis, prefix: str, name: str, clock: Clock) -> None:
         self._name, self._clock = name, clock
         self._notices = Notices(client, prefix, f"{prefix}ingest:{name}:alarms", clock)
-        self._notes: dict[tuple[str, str, str | None], _Note] = {}
+        self._notes: dict[tuple[Rule, str, str | None], _Note] = {}
 
     async def recall(self) -> None:
         """End what an adapter of this name left open when it died: what goes on will be told anew."""
@@ -86,7 +92,7 @@ class Notes:
                 # An alarm is known by its session and onset: two beds of a device are two alarms.
                 who = device if bed is None else f"{bed} {device}"[:64]
                 note.raised = await self._notices.begin(
-                    rule, who, note.since_ns // 1_000_000, Priority.MEDIUM, text, now_ns // 1_000_000
+                    rule, who, note.since_ns // 1_000_000, rule.priority, text, now_ns // 1_000_000
                 )
             elif now_ns - note.last_ns > _HOLD_NS:
                 await self._end(key, now_ns)
@@ -96,7 +102,7 @@ class Notes:
         for key in list(self._notes):
             await self._end(key, now_ns)
 
-    async def _end(self, key: tuple[str, str, str | None], now_ns: int) -> None:
+    async def _end(self, key: tuple[Rule, str, str | None], now_ns: int) -> None:
         note = self._notes[key]
         if note.raised is not None:
             await self._notices.end(note.raised, f"over: {note.raised.message}", now_ns // 1_000_000)

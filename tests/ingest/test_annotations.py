@@ -10,7 +10,8 @@ import wfdb
 
 from ingest.annotations import annotation_path, write_annotations
 from ingest.source import IngestError
-from stream.offline import AlarmResult, Analysis, WindowResult
+from stream.offline import AlarmResult, Analysis
+from stream.results import WindowResult
 
 
 def analysis(record: str = "100", fs: float = 360.0) -> Analysis:

@@ -80,6 +80,25 @@ def test_device_time_as_it_was_recorded(redis_server_module: EmbeddedServer, rec
     assert beds["rec"][-1].header.t0 == 1_580_551_204_800_000_000
 
 
+def test_the_leads_of_an_array_are_told(redis_server_module: EmbeddedServer, tmp_path: Path) -> None:
+    np.save(tmp_path / "holter.npy", np.full((5 * FS, 2), 250, np.int16))
+    arguments = (
+        tmp_path / "holter.npy",
+        "--fs",
+        FS,
+        "--leads",
+        "II,V5",
+        "--loop",
+        "--beds",
+        2,
+        "--seconds",
+        5,
+    )
+    _, beds = replayed(redis_server_module, "g:", *arguments)
+    assert {chunks[0].header.leads for chunks in beds.values()} == {("II", "V5")}
+    assert len(beds) == 2
+
+
 def test_faults_are_told_and_happen(
     redis_server_module: EmbeddedServer, record: Path, tmp_path: Path
 ) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from ingest.live.mdc import lead_of_code, lead_of_name, volts_of
+from ingest.live.mdc import lead_of_code, lead_of_name, validity_of, volts_of
 from ingest.live.sdc.alignment import Alignment
 from ingest.live.source import LiveSource, Piece, millivolts_in
 from ingest.source import IngestError
 from stream.clock import Clock, SystemClock
 from stream.contract import Validity
 from stream.leads import LEADS
+from stream.logs import say
+from stream.sdc import MDC_SYSTEM, Network, keep_library_quiet, sdc_options
 
 if TYPE_CHECKING:
     from sdc11073.certloader import SSLContextContainer
@@ -41,9 +41,6 @@ _AGAIN_S = (1.0, 10.0)
 # After so long without a device, that is worth a word.
 _NOTHING_S = 10.0
 
-# Units that are not coded as MDC.
-_MDC_SYSTEM = "urn:oid:1.2.840.10004.1.1.1.0.0.1"
-
 _VALIDITY = {
     "Vld": Validity.OK,
     "Vldated": Validity.OK,
@@ -55,6 +52,10 @@ _VALIDITY = {
     "Inv": Validity.OFF,
     "NA": Validity.OFF,
 }
+# What counts where a report says several things of a lead is the last of them.
+_BY_SEVERITY = (Validity.OK, Validity.QUESTIONABLE, Validity.SATURATED, Validity.OFF)
+# Kinds of annotations of one device that are spoken of: one that makes them up fills neither log nor memory.
+_MOST_KINDS = 64
 
 
 @dataclass(slots=True)
@@ -100,17 +101,8 @@ class SDCSource(LiveSource):
     bedside ingest sdc --adapter 10.1.2.3 --tls-cert us.pem --tls-key us.key --tls-ca devices.pem
     """
     command_options = (
-        click.Option(
-            ["--adapter"],
-            default="127.0.0.1",
-            show_default=True,
-            metavar="ADDRESS",
-            help="Of this machine, on the network of the devices.",
-        ),
+        *sdc_options("devices"),
         click.Option(["--device"], multiple=True, metavar="EPR", help="A device to take. [default: all]"),
-        click.Option(["--tls-cert"], metavar="FILE", help="Our certificate: connections are TLS."),
-        click.Option(["--tls-key"], metavar="FILE", help="Its key."),
-        click.Option(["--tls-ca"], metavar="FILE", help="Devices must show a certificate that these sign."),
     )
 
     def __init__(
@@ -123,14 +115,8 @@ class SDCSource(LiveSource):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(f"sdc:{adapter}")
-        if (tls_cert is None) != (tls_key is None):
-            raise ValueError("--tls-cert and --tls-key go together")
-        if tls_cert is None and tls_ca is not None:
-            raise ValueError("--tls-ca needs --tls-cert and --tls-key")
-        # Raises a ValueError that says what is wrong with it.
-        self._adapter = str(ipaddress.ip_address(adapter))
+        self._network = Network(adapter, tls_cert, tls_key, tls_ca)
         self._wanted = frozenset(device)
-        self._tls = (tls_cert, tls_key, tls_ca)
         self._clock = clock or SystemClock()
         self._discovery: WSDiscovery | None = None
         self._search: asyncio.Task[None] | None = None
@@ -139,7 +125,7 @@ class SDCSource(LiveSource):
 
     @property
     def where(self) -> str:
-        return f"SDC on the network of {self._adapter}{' with TLS' if self._tls[0] else ''}"
+        return f"SDC on the network of {self._network.adapter}{' with TLS' if self._network.tls_cert else ''}"
 
     @property
     def connected(self) -> frozenset[str]:
@@ -151,14 +137,17 @@ class SDCSource(LiveSource):
             from sdc11073.wsdiscovery import WSDiscovery
         except ImportError as error:
             raise IngestError("sdc", f"needs sdc11073: pip install 'bedside[sdc]' ({error})") from error
-        # Its threads tell of each connection that is lost, with tracebacks; we say so in a line.
-        logging.getLogger("sdc").setLevel(logging.CRITICAL)
-        contexts = _contexts(*self._tls)
-        self._discovery = WSDiscovery(self._adapter)
+        keep_library_quiet()
+        try:
+            contexts = self._network.contexts()
+        except OSError as error:
+            why = f"cannot be used for TLS: {error.strerror or error}"
+            raise IngestError(self._network.files, why) from error
+        self._discovery = WSDiscovery(self._network.adapter)
         try:
             await asyncio.to_thread(self._discovery.start)
         except OSError as error:
-            raise IngestError(self._adapter, f"cannot search: {error.strerror or error}") from error
+            raise IngestError(self._network.adapter, f"cannot search: {error.strerror or error}") from error
         self._search = asyncio.create_task(self._searched(self._discovery, contexts))
 
     async def stop(self) -> None:
@@ -232,6 +221,7 @@ class _Device:
         self._consumer: SdcConsumer | None = None
         self._mdib: ConsumerMdib | None = None
         self._beds: list[_Bed] | None = None
+        self._passed_over: set[str] = set()
 
     def connect(self) -> None:
         from sdc11073.consumer.consumerimpl import SdcConsumer
@@ -243,6 +233,7 @@ class _Device:
         self._consumer.start_all(not_subscribed_actions=periodic_actions, fixed_renew_interval=_RENEW_S)
         self.name = _name(self._consumer, self._service.epr)
         self._mdib = ConsumerMdib(self._consumer)
+        self._mdib.rt_buffers = _NoBuffers()
         self._mdib.init_mdib()
         # Not before: what is told while the description is read is told of none.
         strongbind(self._mdib, waveform_by_handle=self._on_waveforms)
@@ -289,7 +280,7 @@ class _Device:
                 column,
                 round(value.DeterminationTime * 1e9),
                 np.array(value.Samples, dtype=np.float64) * bed.to_millivolts[column],
-                _VALIDITY.get(value.MetricQuality.Validity.value, Validity.QUESTIONABLE),
+                self._validity(value, bed.bed),
             )
         while (stretch := bed.alignment.take()) is not None:
             piece = Piece.of_floats(
@@ -305,6 +296,28 @@ class _Device:
             )
             self._call(self._source.put, piece)
 
+    def _validity(self, value: Any, bed: str) -> Validity:
+        # Of the whole report, also where an annotation is of one sample: a chunk has one validity a lead.
+        said = [_VALIDITY.get(value.MetricQuality.Validity.value, Validity.QUESTIONABLE)]
+        for code in _annotations(value):
+            validity = _validity(code)
+            if validity is None:
+                self._pass_over(code, bed)
+            else:
+                said.append(validity)
+        return max(said, key=_BY_SEVERITY.index)
+
+    def _pass_over(self, code: Any, bed: str) -> None:
+        # What there is no place for in a chunk, or no meaning here, is no fault of the device: said once.
+        parts = dict.fromkeys((code.Code, _words(code), "" if _is_mdc(code) else f"of {code.CodingSystem}"))
+        words = "".join(c for c in " ".join(part for part in parts if part)[:80] if c.isprintable())
+        if words not in self._passed_over and len(self._passed_over) < _MOST_KINDS:
+            self._passed_over.add(words)
+            say(
+                f"{self.name}: annotation {words} says nothing of validity that is known; passed over",
+                bed=bed,
+            )
+
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
@@ -318,7 +331,8 @@ class _Device:
         assert self._mdib is not None
         arrays: dict[str, list[tuple[Any, str, float, float]]] = {}
         kind = pm_qnames.RealTimeSampleArrayMetricDescriptor
-        for descriptor in self._mdib.descriptions.NODETYPE.get(kind) or []:
+        waveforms = self._mdib.descriptions.NODETYPE.get(kind) or []
+        for descriptor in waveforms:
             lead = _lead(descriptor.Type)
             if lead is None:
                 continue
@@ -352,7 +366,8 @@ class _Device:
                     alignment=Alignment(len(taken), fs),
                 )
             )
-        if not arrays:
+        # What has no waveforms at all is no monitor: a pump, or our own provider of alarms.
+        if waveforms and not arrays:
             self._refuse("no real-time sample array that is ECG")
         return beds
 
@@ -383,6 +398,27 @@ class _Device:
         return str(descriptor.Handle)
 
 
+class _NoBuffer:
+    rt_data = ()
+
+    def mk_rt_sample_containers(self, _: object) -> list[Any]:
+        return []
+
+    def add_rt_sample_containers(self, _: object) -> None:
+        pass
+
+
+class _NoBuffers(dict[str, _NoBuffer]):
+    # In place of those that the library fills and nobody reads: it makes an object of each sample, and loses
+    # all leads of a report, without a word, if one names an annotation that is not there.
+
+    def get(self, *_: object) -> _NoBuffer:
+        return _NoBuffer()
+
+    def __missing__(self, _: str) -> _NoBuffer:
+        return _NoBuffer()
+
+
 def _name(consumer: SdcConsumer, epr: str) -> str:
     # What stands on the device; the EPR tells apart what has no serial number.
     host = consumer.host_description
@@ -395,6 +431,10 @@ def _name(consumer: SdcConsumer, epr: str) -> str:
     return "".join(character for character in words if character.isprintable())[:64]
 
 
+def _is_mdc(code: Any) -> bool:
+    return code.CodingSystem in (None, MDC_SYSTEM)
+
+
 def _words(code: Any) -> str:
     if code is None:
         return ""
@@ -405,28 +445,32 @@ def _words(code: Any) -> str:
 def _lead(code: Any) -> str | None:
     if code is None:
         return None
-    if code.CodingSystem in (None, _MDC_SYSTEM) and (lead := lead_of_code(code.Code)) is not None:
+    if _is_mdc(code) and (lead := lead_of_code(code.Code)) is not None:
         return lead
     return lead_of_name(_words(code))
+
+
+def _annotations(value: Any) -> list[Any]:
+    # Codes of what applies to any sample: everything, unless single samples are named.
+    annotations = value.Annotation
+    if value.ApplyAnnotation:
+        count = len(value.Samples)
+        applied = {apply.AnnotationIndex for apply in value.ApplyAnnotation if apply.SampleIndex < count}
+        annotations = [each for at, each in enumerate(annotations) if at in applied]
+    return [each.Type for each in annotations if each.Type is not None]
+
+
+def _validity(code: Any) -> Validity | None:
+    validity = validity_of(code.Code) if _is_mdc(code) else None
+    return validity or validity_of(code.SymbolicCodeName or "")
 
 
 def _millivolts(code: Any) -> float | None:
     if code is None:
         return None
-    unit = volts_of(code.Code) if code.CodingSystem in (None, _MDC_SYSTEM) else None
+    # Another coding system's number may be the same as one of ours; a name of ours is ours.
+    unit = volts_of(code.Code) if _is_mdc(code) else None
     try:
-        return millivolts_in(unit or volts_of(_words(code)) or _words(code))
+        return millivolts_in(unit or volts_of(code.SymbolicCodeName or "") or _words(code))
     except ValueError:
         return None
-
-
-def _contexts(cert: str | None, key: str | None, ca: str | None) -> SSLContextContainer | None:
-    from sdc11073.certloader import mk_ssl_contexts
-
-    if cert is None or key is None:
-        return None
-    try:
-        return mk_ssl_contexts(Path(key), Path(cert), Path(ca) if ca else None)
-    except OSError as error:
-        files = ", ".join(file for file in (cert, key, ca) if file)
-        raise IngestError(files, f"cannot be used for TLS: {error.strerror or error}") from error

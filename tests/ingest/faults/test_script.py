@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -104,6 +105,19 @@ def test_an_error_says_where_and_what_would_be_right(text: str, says: str) -> No
     with pytest.raises(IngestError) as refused:
         parse_script(text.encode(), "f.yaml")
     assert str(refused.value).startswith(says)
+
+
+# What the fuzzer found, in short: each token costs as much as there are open brackets, a hundred times more
+# than with a limit.
+@pytest.mark.parametrize("text", ["[-[[-au--[([" * 90, "[-[" * 340, "[[" * 512, "- [[" * 250])
+def test_brackets_without_end_are_refused_before_they_cost_time(text: str) -> None:
+    times = []
+    for _ in range(3):
+        begun = time.process_time()
+        with pytest.raises(IngestError, match="nested too deeply"):
+            parse_script(text.encode())
+        times.append(time.process_time() - begun)
+    assert min(times) < 0.01
 
 
 def test_the_shipped_examples_are_understood_and_show_every_fault() -> None:

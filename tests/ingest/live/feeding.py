@@ -91,3 +91,14 @@ async def until_alarms(bus: Bus, count: int) -> list[AlarmEvent]:
             if len(events) >= count:
                 return events
             await asyncio.sleep(0.01)
+
+
+async def until_raised(bus: Bus, rule: str, says: str = "") -> AlarmEvent:
+    """Return the first event of a rule that has these words, once there is one."""
+    async with asyncio.timeout(60):
+        while True:
+            async for entry in bus.kept(ALARMS):
+                event = AlarmEvent.decode(entry.value)
+                if event.rule == rule and says in event.message:
+                    return event
+            await asyncio.sleep(0.05)

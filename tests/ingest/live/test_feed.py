@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from ingest.live.feed import BedFeed, Progress
 from ingest.live.reassembly import PATIENCE_NS
 from ingest.live.source import Piece
+from models.backends import open_session
+from models.bundle import load_bundle
 from stream.contract import INVALID, SampleChunk, Validity
+from stream.offline import run as judged
 
 FS = 250.0
 T0 = 1_700_000_000_000_000_000
@@ -272,6 +275,22 @@ def test_a_wrong_rate_is_noticed(actual: float, stated: float, kept: str) -> Non
     assert f"{stated:g} Hz is stated" in feed.wrong_rate
     told = float(feed.wrong_rate.split()[4])
     assert told == pytest.approx(actual, rel=0.02)
+
+
+@pytest.mark.slow
+def test_a_wrong_rate_is_told_once_by_the_adapter_or_else_by_the_worker() -> None:
+    # Twice as fast as stated, for so long that both would have noticed.
+    pieces = cut(signal(500 * 60), [50] * 600, fs=500.0)
+    feed = BedFeed("b", "d", adapter="tcp:8040")
+    chunks = run(feed, [replace(each, fs=250.0) for each in pieces])
+    assert feed.wrong_rate is not None
+    assert {chunk.header.source for chunk in chunks} == {"d (tcp:8040)"}
+    session = open_session(load_bundle("cae-100hz"))
+    assert "wrong-rate" not in {event.rule for event in judged(chunks, session).events}
+    unlooked = [
+        SampleChunk(chunk.header.model_copy(update={"source": ""}), chunk.samples) for chunk in chunks
+    ]
+    assert "wrong-rate" in {event.rule for event in judged(unlooked, session).events}
 
 
 @pytest.mark.parametrize("kept", ["count", "time", "arrival"])

@@ -18,6 +18,9 @@ import pytest
 from ingest.live.kit import SourceKit, Stretch
 from ingest.live.lsl import LSLSource
 from ingest.live.source import LiveSource, Piece
+from stream.embedded import EmbeddedServer
+from tests.ingest.live.feeding import intake_of, until_raised, until_samples
+from tests.ingest.live.test_misuse import Hurried, Message, Send, check, message
 
 # Lead V1 counts microvolts from 0 on, lead II is its negative; the third channel is not ECG. 250 Hz, from the
 # moment that it prints.
@@ -41,8 +44,8 @@ for n in range(10**6):
 
 
 @contextmanager
-def outlet(name: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen([sys.executable, "-c", OUTLET, name], stdout=subprocess.PIPE, text=True)
+def outlet(name: str, program: str = OUTLET) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen([sys.executable, "-c", program, name], stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
@@ -190,6 +193,78 @@ def test_a_hole_in_the_stamps_parts_pieces_and_a_unit_can_be_given(name: str) ->
     asyncio.run(run())
 
 
+def test_stamps_of_another_machines_clock_are_brought_to_ours(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One that was switched on 100 s after this one: liblsl's own estimate would need a second machine.
+    monkeypatch.setattr(pylsl.StreamInlet, "time_correction", lambda *_: 100.0)
+
+    async def run() -> None:
+        sender = made(name, unit="mV")
+        async with listening(name) as source:
+            assert await asyncio.to_thread(sender.wait_for_consumers, 10)
+            first_ns, own = time.time_ns(), pylsl.local_clock() - 100
+            sender.push_chunk([[0.001 * n] for n in range(25)], (own + np.arange(25) / 250).tolist())
+            (piece,) = await taken(source, lambda pieces: seconds(pieces) >= 0.1)
+        assert piece.t_ns is not None
+        assert abs(piece.t_ns - first_ns) < 20_000_000
+
+    asyncio.run(run())
+
+
 def test_refuses_a_unit_that_is_none() -> None:
     with pytest.raises(ValueError, match="unknown unit 'mmHg'"):
         LSLSource(unit="mmHg")
+
+
+@pytest.mark.slow
+def test_a_stream_that_comes_back_with_other_leads_or_twice_is_told_by_an_alarm(
+    name: str, redis_server: EmbeddedServer
+) -> None:
+    async def main() -> None:
+        source = LSLSource(name=(name,))
+        async with intake_of(source, redis_server, "bedside:") as bus:
+            with outlet(name):
+                await until_samples(bus, 100)
+            # The same amplifier, with one electrode less.
+            with outlet(name, OUTLET.replace('"ecg", "ecg"', '"ecg", "misc"')):
+                changed = await until_raised(bus, "source-changed")
+                assert f"bed {name}: sends V1 at 250 Hz in the place of V1 II at 250 Hz" in changed.message
+                # And another one that calls itself by the same name.
+                with outlet(name, OUTLET.replace("amp-7", "amp-8")):
+                    conflict = await until_raised(bus, "source-conflict")
+        for word in (source.name, "amp-7", "amp-8", f"claims bed {name}"):
+            assert word in conflict.message
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counted", [False, True], ids=["stamps of a clock", "stamps counted from samples"])
+def test_a_rate_that_is_not_the_stated_one_is_told_by_an_alarm(
+    name: str, counted: bool, redis_server: EmbeddedServer
+) -> None:
+    @asynccontextmanager
+    async def device() -> AsyncIterator[Send]:
+        sender, begin = made(name, unit="mV"), pylsl.local_clock()
+
+        async def send(fields: Message) -> None:
+            while not sender.have_consumers():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            # The last sample's; liblsl reckons the others' by the nominal rate.
+            end = begin + (fields["n0"] + len(fields["samples"]) - 1) / (fields["fs"] if counted else 500)
+            sender.push_chunk(fields["samples"], end)
+
+        yield send
+
+    # By the clock in a hurry 50 samples each 0.1 s.
+    chunks = check(
+        (lambda: LSLSource(name=(name,), clock=Hurried()), device),
+        redis_server,
+        "bedside:",
+        "source-rate",
+        lambda n0: [message(n0)],
+        ("LSL amp-8 at ", f"bed {name}", "250 Hz is stated"),
+        pause_s=0.01,
+    )
+    assert all("LSL amp-8" in chunk.header.source for chunk in chunks)

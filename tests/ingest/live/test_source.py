@@ -17,6 +17,8 @@ from ingest.live.source import DEVICE_BYTES, LiveSource, Piece, Trouble, millivo
 from ingest.source import IngestError
 from stream.clock import SystemClock
 from stream.contract import INVALID, Validity
+from stream.embedded import EmbeddedServer
+from tests.command_line import assert_refused, run
 
 
 class Idle(LiveSource):
@@ -150,3 +152,13 @@ def test_the_example_of_the_docstring_is_a_source() -> None:
         assert troubles[0].device == "127.0.0.1"
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("adapter", ["tcp", "hl7", "sdc"])
+def test_an_adapter_does_not_feed_a_server_past_the_workers_on_kafka(
+    adapter: str, redis_server_module: EmbeddedServer
+) -> None:
+    kafka, server = "kafka://kafka.example:9092", redis_server_module.url
+    why = "live feeds go to a Redis server, not to kafka://kafka.example:9092"
+    assert_refused(run("ingest", adapter, BEDSIDE_BROKER_URL=kafka, BEDSIDE_REDIS_URL=server), why)
+    assert_refused(run("ingest", adapter, "--redis", kafka), why)

@@ -26,16 +26,11 @@ from sdc11073.mdib import ProviderMdib
 from sdc11073.provider import SdcProvider
 from sdc11073.wsdiscovery import WSDiscovery
 from sdc11073.xml_types.dpws_types import ThisDeviceType, ThisModelType
-from sdc11073.xml_types.pm_types import MeasurementValidity
+from sdc11073.xml_types.pm_types import Annotation, ApplyAnnotation, CodedValue, MeasurementValidity
 
-MDIB = """<?xml version="1.0" encoding="UTF-8"?>
-<msg:GetMdibResponse xmlns:msg="http://standards.ieee.org/downloads/11073/11073-10207-2017/message"
- xmlns:pm="http://standards.ieee.org/downloads/11073/11073-10207-2017/participant"
- xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" SequenceId="urn:uuid:{sequence}">
-<msg:Mdib SequenceId="urn:uuid:{sequence}"><pm:MdDescription><pm:Mds Handle="mds">
-<pm:SystemContext Handle="sc"><pm:LocationContext Handle="lc"/></pm:SystemContext>
-<pm:Vmd Handle="vmd"><pm:Channel Handle="ch">{arrays}</pm:Channel></pm:Vmd>
-</pm:Mds></pm:MdDescription></msg:Mdib></msg:GetMdibResponse>"""
+from bench.sdc_device import MDIB
+from stream.sdc import stop_provider
+
 ARRAY = """<pm:Metric Handle="{handle}" xsi:type="pm:RealTimeSampleArrayMetricDescriptor"
  MetricCategory="Msrmt" MetricAvailability="Cont" Resolution="0.001" SamplePeriod="PT0.004S">
 <pm:Type Code="{code}"/><pm:Unit Code="{unit}"/></pm:Metric>"""
@@ -110,8 +105,39 @@ class Monitor:
     def move(self, bed: str) -> None:
         self.provider.set_location(SdcLocation(fac="HOSP", poc="ICU", bed=bed))
 
-    def send(self, begin: float, samples: dict[str, list[Decimal]], questionable: str = "") -> None:
-        """Report samples of arrays that began at a time, s since the epoch."""
+    def remove(self, handle: str) -> None:
+        """Take an array out of the description."""
+        with self.mdib.descriptor_transaction() as transaction:
+            transaction.remove_descriptor(handle)
+
+    def add(self, handle: str, like: str, code: str) -> None:
+        """Put an array into the description, as another one, of something else."""
+        descriptor = self.mdib.descriptions.handle.get_one(like).mk_copy()
+        descriptor.Handle, descriptor.Type = handle, CodedValue(code)
+        state = self.mdib.data_model.mk_state_container(descriptor)
+        with self.mdib.descriptor_transaction() as transaction:
+            transaction.add_descriptor(descriptor, state_container=state)
+
+    def send(
+        self,
+        begin: float,
+        samples: dict[str, list[Decimal]],
+        questionable: str = "",
+        annotations: dict[str, tuple[list[CodedValue], list[tuple[int, int]]]] | None = None,
+    ) -> None:
+        """Report samples of arrays.
+
+        Parameters
+        ----------
+        begin : float
+            When they were taken, s since the epoch.
+        samples : dict of str to list of Decimal
+            By handle.
+        questionable : str, optional
+            The array of which that is said.
+        annotations : dict of str to tuple of (list of CodedValue, list of (int, int)), optional
+            By handle, what is said of an array, and which of it applies to which samples.
+        """
         with self.mdib.rt_sample_state_transaction() as transaction:
             for handle, values in samples.items():
                 state = transaction.get_state(handle)
@@ -121,9 +147,12 @@ class Monitor:
                 value.MetricQuality.Validity = (
                     MeasurementValidity.QUESTIONABLE if handle == questionable else MeasurementValidity.VALID
                 )
+                codes, applied = (annotations or {}).get(handle, ([], []))
+                value.Annotation = [Annotation(code) for code in codes]
+                value.ApplyAnnotation = [ApplyAnnotation(*places) for places in applied]
 
     def stop(self) -> None:
-        self.provider.stop_all(send_subscription_end=False)
+        stop_provider(self.provider, tell=False)
         self.discovery.stop()
 
 

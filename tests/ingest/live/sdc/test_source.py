@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from sdc11073.xml_types.pm_types import CodedValue
 
 from ingest.live.kit import SourceKit, Stretch
-from ingest.live.sdc.source import SDCSource
+from ingest.live.sdc.source import SDCSource, _millivolts
 from ingest.live.source import LiveSource, Piece, Trouble
 from ingest.source import IngestError
-from stream.contract import Validity
+from stream.contract import INVALID, Validity
+from stream.embedded import EmbeddedServer
+from tests.ingest.live.feeding import intake_of, until_raised, until_samples
 from tests.ingest.live.sdc.provider import Monitor, providing
+from tests.ingest.live.test_misuse import Hurried, Message, Send, check, message
 
 
 @pytest.fixture
@@ -119,6 +125,59 @@ def test_takes_a_device_whole_in_its_own_time_and_again_after_it_restarted(numbe
     asyncio.run(run())
 
 
+def test_annotations_that_tell_of_a_leads_validity_are_heeded_and_others_said_once(
+    number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    codes = {"i": "131329", "ii": "131330", "iii": "131389", "v1": "131331", "v2": "131332", "v3": "131333"}
+    off, artifact, pulse = CodedValue("196876"), CodedValue("197040"), CodedValue("4711")
+    leads_off = CodedValue("1", coding_system="urn:oid:2.999", symbolic_code_name="MDC_EVT_LEADS_OFF")
+    foreign = CodedValue("196876", coding_system="urn:oid:2.999")
+    annotations = {
+        # Which of several applies to a sample that is there; without that word, all of them do.
+        "i": ([pulse, off], [(0, 3), (1, 7)]),
+        "ii": ([pulse, artifact, off], [(1, 0), (2, 25), (3, 0)]),
+        "iii": ([artifact, leads_off], []),
+        "v1": ([foreign], []),
+        "v2": ([off], []),
+    }
+    numbers = [Decimal(at) / 1000 for at in range(25)]
+
+    async def run() -> list[Piece]:
+        monitor = await asyncio.to_thread(
+            Monitor, number, {handle: (code, "266418") for handle, code in codes.items()}
+        )
+        try:
+            async with listening(number) as source:
+                while not source.connected:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                for report, said in enumerate((annotations, annotations, {})):
+                    samples = dict.fromkeys(codes, numbers)
+                    begin = 1_796_000_000 + report / 10
+                    # What is said of the whole array is no excuse for what its annotation says.
+                    await asyncio.to_thread(monitor.send, begin, samples, "v2", said)
+                pieces, troubles = await heard(source, lambda pieces, _: seconds(pieces) > 0.29)
+                assert troubles == []
+        finally:
+            await asyncio.to_thread(monitor.stop)
+        return pieces
+
+    marked, again, plain = asyncio.run(asyncio.wait_for(run(), 60))
+    off_, ok, doubtful = Validity.OFF, Validity.OK, Validity.QUESTIONABLE
+    for piece in (marked, again):
+        assert piece.leads == ("I", "II", "III", "V1", "V2", "V3")
+        assert piece.valid == (off_, doubtful, off_, ok, off_, ok)
+        assert (piece.samples[:, [0, 2, 4]] == INVALID).all()
+        np.testing.assert_array_equal(piece.samples[:, 1], np.arange(25))
+    # It lasts as long as it is said.
+    assert plain.valid == (ok, ok, ok, ok, doubtful, ok)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "annotation" in line]
+    device = f"bedside: SDC Bedside 1 SN-{number}: annotation"
+    assert sorted(lines) == [
+        f"{device} 196876 of urn:oid:2.999 says nothing of validity that is known; passed over",
+        f"{device} 4711 says nothing of validity that is known; passed over",
+    ]
+
+
 def test_says_why_it_cannot_take_a_device_and_takes_it_once_it_is_at_a_bed(number: int) -> None:
     expected = {
         (f"SDC Bedside 1 SN-{number}", "no associated location: which bed it is at is not known"),
@@ -135,6 +194,131 @@ def test_says_why_it_cannot_take_a_device_and_takes_it_once_it_is_at_a_bed(numbe
         assert beds >= {(f"SDC Bedside 1 SN-{number}", "ICU-8", ("II", "V1"))}
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("unit", "millivolts"),
+    [
+        (CodedValue("266419"), 1e-3),
+        (CodedValue("uV", coding_system="http://unitsofmeasure.org"), 1e-3),
+        (CodedValue("7", coding_system="urn:oid:2.999", symbolic_code_name="MDC_DIM_VOLT"), 1e3),
+        # The number is that of µV, in a coding system that is not ours.
+        (CodedValue("266419", coding_system="urn:oid:2.999"), None),
+        (CodedValue("266016"), None),
+        (None, None),
+    ],
+)
+def test_a_unit_is_what_its_own_coding_system_says(unit: CodedValue | None, millivolts: float | None) -> None:
+    assert _millivolts(unit) == millivolts
+
+
+@pytest.mark.slow
+def test_two_devices_at_one_bed_and_one_without_a_known_unit_are_told_by_alarms(
+    number: int, redis_server: EmbeddedServer
+) -> None:
+    async def main() -> None:
+        source = SDCSource(device=(epr(number), epr(number + 1), epr(number + 2)))
+        with (
+            providing(number=number),
+            providing(number=number + 1),
+            providing(number=number + 2, unit="266016", bed="8"),
+        ):
+            async with intake_of(source, redis_server, "bedside:") as bus:
+                conflict = await until_raised(bus, "source-conflict")
+                # One that cannot be connected to at once is refused for that first, and tried again.
+                wrong = f"{source.name}: SDC Bedside 1 SN-{number + 2}: II: unknown unit '266016'"
+                await until_raised(bus, "source-refused", wrong)
+        for word in (source.name, f"SN-{number} ", f"SN-{number + 1} ", "claims bed ICU-7"):
+            assert word.strip() in conflict.message
+
+    asyncio.run(main())
+
+
+@contextmanager
+def monitor_of(number: int, arrays: dict[str, tuple[str, str]]) -> Iterator[Monitor]:
+    monitor = Monitor(number, arrays)
+    try:
+        yield monitor
+    finally:
+        monitor.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("gains", [False, True], ids=["loses", "gains"])
+def test_a_device_whose_description_loses_or_gains_a_lead_is_told_by_an_alarm(
+    number: int, gains: bool, redis_server: EmbeddedServer
+) -> None:
+    before, after, change = {
+        False: (("ii", "v1"), ("ii",), "sends II at 250 Hz in the place of II V1 at 250 Hz"),
+        True: (("ii",), ("ii", "v1"), "sends II V1 at 250 Hz in the place of II at 250 Hz"),
+    }[gains]
+    codes = {"ii": "131330", "v1": "131331"}
+
+    async def main(monitor: Monitor) -> None:
+        reports = itertools.count()
+
+        async def report(handles: Sequence[str]) -> None:
+            samples = {handle: [Decimal(at) / 1000 for at in range(25)] for handle in handles}
+            await asyncio.to_thread(monitor.send, 1_796_000_000 + next(reports) / 10, samples)
+
+        source = SDCSource(device=(epr(number),))
+        async with intake_of(source, redis_server, "bedside:") as bus:
+            while not source.connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            for _ in range(10):
+                await report(before)
+            await until_samples(bus, 200)
+            if gains:
+                await asyncio.to_thread(monitor.add, "v1", "ii", codes["v1"])
+            else:
+                await asyncio.to_thread(monitor.remove, "v1")
+            for _ in range(10):
+                await report(after)
+            changed = await until_raised(bus, "source-changed")
+            assert changed.message == (
+                f"{source.name}: SDC Bedside 1 SN-{number}: bed ICU-7: {change}: a new session begins"
+            )
+            chunks = await until_samples(bus, 450)
+        assert [len(leads) for leads, _ in itertools.groupby(c.header.leads for c in chunks)] == [
+            len(before),
+            len(after),
+        ]
+
+    with monitor_of(number, {handle: (codes[handle], "266418") for handle in before}) as monitor:
+        asyncio.run(asyncio.wait_for(main(monitor), 90))
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_not_the_stated_one_is_told_by_an_alarm(
+    number: int, redis_server: EmbeddedServer
+) -> None:
+    source = SDCSource(device=(epr(number),), clock=Hurried())
+
+    @asynccontextmanager
+    async def device() -> AsyncIterator[Send]:
+        begin = time.time()
+
+        async def send(fields: Message) -> None:
+            while not source.connected:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            values = [Decimal(f"{value:.3f}") for (value,) in fields["samples"]]
+            # By a clock that is right: 125 samples a second.
+            await asyncio.to_thread(monitor.send, begin + fields["n0"] / 125, {"ii": values})
+
+        yield send
+
+    with monitor_of(number, {"ii": ("131330", "266418")}) as monitor:
+        # By the clock in a hurry 50 samples each 0.4 s.
+        chunks = check(
+            (lambda: source, device),
+            redis_server,
+            "bedside:",
+            "source-rate",
+            lambda n0: [message(n0)],
+            (f"SDC Bedside 1 SN-{number}", "bed ICU-7", "250 Hz is stated"),
+            pause_s=0.04,
+        )
+    assert all(f"SN-{number}" in chunk.header.source for chunk in chunks)
 
 
 @pytest.mark.slow
