@@ -12,6 +12,7 @@ from bokeh.model import DataModel, Model
 from bokeh.models import CustomJS, LayoutDOM
 
 from monitor.bed.view import BedView
+from monitor.delivery import Delivery
 from monitor.live.pump import Pump
 from monitor.live.ward import Bed
 from monitor.order import Order
@@ -67,6 +68,8 @@ class PageState(DataModel):
     dark: Any = Bool(default=False)
     drawn: Any = Int(default=0)
     """Counts up while the browser draws."""
+    taken: Any = Int(default=-1)
+    """Number of the newest bed list that the browser has taken; -1 before it can take any."""
 
 
 class Bulletin:
@@ -75,6 +78,8 @@ class Bulletin:
     def __init__(self, pump: Pump) -> None:
         self.names: list[str] = []
         """All beds in the order of the list."""
+        self.number = 0
+        """Of the list: each that is made has the next one."""
         self._pump = pump
         self._order = Order()
         self._text = "{}"
@@ -89,10 +94,12 @@ class Bulletin:
             beds = self._order.sorted(ward, now_ns)
             self.names = [bed.name for bed in beds]
             lost_since_ns = self._pump.lost_since_ns
+            self.number += 1
             self._text = json.dumps(
                 {
-                    # So that a page hears from us also where nothing changes.
-                    "second": now_ns // _LIST_NS,
+                    # Another one each time: a page hears from us also where nothing changes.
+                    "number": self.number,
+                    "made_ms": now_ns / 1e6,
                     "trouble": ward_trouble(ward, now_ns, lost_since_ns),
                     "lost": lost_since_ns is not None,
                     "sound": loudest(ward, now_ns, lost_since_ns),
@@ -142,6 +149,10 @@ class Page:
         self._bed: str | None = None
         self._drawing_until_ns = clock.now_ns() + _FIRST_DRAWING_NS
         self._woken = False
+        self._told = 0
+        # By the lists it is told how far the page is behind with everything: all goes the same way, in order.
+        self._delivery = Delivery()
+        self._state.on_change("taken", lambda _attribute, _old, new: self._delivery.take(new))
         self._state.on_change("drawn", self._see_drawing)
         self._state.on_change("dark", lambda _attribute, _old, dark: bed_view.dress(dark=dark))
         figures = [figure for view in drawn for figure in view.figures]
@@ -180,16 +191,27 @@ class Page:
         """Bring the page up to now."""
         self._woken = False
         now_ns = self._clock.now_ns()
-        self._state.ward = self._bulletin.text(now_ns)
+        is_behind = self._delivery.is_behind(now_ns)
+        if not is_behind:
+            self._tell(now_ns)
         view = self._views.get(self._state.view)
-        if view is not self._seen or now_ns > self._drawing_until_ns:
+        if is_behind or now_ns > self._drawing_until_ns:
+            view = None
+        if view is not self._seen:
             self._rest()
-        if view is None or now_ns > self._drawing_until_ns:
+        if view is None:
             return
         self._seen = view
         bed = self._choose()
         self._bed = bed.name if bed else None
         view.show(bed, now_ns)
+
+    def _tell(self, now_ns: int) -> None:
+        self._state.ward = self._bulletin.text(now_ns)
+        # While the page is being loaded, nothing is on its way that it could take.
+        if self._state.taken >= 0 and self._bulletin.number != self._told:
+            self._told = self._bulletin.number
+            self._delivery.send(self._told, now_ns)
 
     def _rest(self) -> None:
         if self._seen is not None:

@@ -37,6 +37,7 @@ from monitor.tiles.strips import Strips
 from stream.bus import Bus, BusUnavailableError
 from stream.clock import Clock, SystemClock
 from stream.recording.names import default_folder
+from stream.side_by_side import until_one_ends
 from stream.topics import DEFAULT_PREFIX
 from stream.watch import Watch
 
@@ -162,7 +163,7 @@ class _Tidying:
 def _scripts() -> list[str]:
     # The shell's, and each view's after its parts, which are named after it.
     parts = {view: sorted(path.stem for path in _STATIC.glob(f"{view}-*.js")) for view in VIEWS}
-    return ["page", "sound", "help", "ask", *(name for view in VIEWS for name in (*parts[view], view))]
+    return ["page", "lag", "sound", "help", "ask", *(name for view in VIEWS for name in (*parts[view], view))]
 
 
 class _Health(RequestHandler):
@@ -268,26 +269,21 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        tasks = [
-            asyncio.create_task(monitor.pump.run()),
-            asyncio.create_task(Watch(redis_url, prefix=prefix, clock=clock).run()),
-            asyncio.create_task(desk.run()),
-            asyncio.create_task(room.run()),
-            asyncio.create_task(application.watch()),
-            asyncio.create_task(stop.wait()),
-        ]
         try:
             if on_ready is not None:
                 on_ready(door.url)
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(
+                monitor.pump.run(),
+                Watch(redis_url, prefix=prefix, clock=clock).run(),
+                desk.run(),
+                room.run(),
+                application.watch(),
+                stop.wait(),
+            )
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            desk.close()
-            room.close()
+            # Nobody asks any more before there is nobody to answer.
             server.stop(wait=False)
             await http.close_all_connections()
+            desk.close()
+            room.close()
             await deployment.close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from tornado.web import HTTPError, RequestHandler
 
@@ -62,6 +64,12 @@ class ApiHandler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(body))
+
+    def attach(self, name: str) -> None:
+        """Have what is sent saved under a name, whatever letters it has (RFC 6266)."""
+        plain = re.sub(r"[^-A-Za-z0-9_.]", "_", name)
+        encoded = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe='')}"
+        self.set_header("Content-Disposition", f'attachment; filename="{plain}"{encoded}')
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong as JSON."""

@@ -14,7 +14,7 @@ from monitor.api.wording import outcome, what
 from monitor.aside import AsideError, bedside
 from stream.bus import Entry
 from stream.contract import Audit, MalformedMessageError
-from stream.subscription.positions import SinceError, after
+from stream.subscription.positions import SinceError, after, place_of
 from stream.topics import AUDIT
 
 _COUNT, _COUNT_MAX = 200, 1_000
@@ -43,7 +43,7 @@ class AuditList(ApiHandler):
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         try:
             # One more shows whether there are more.
-            found = await self._newest(bed, _place(begin), count + 1)
+            found = await self._newest(bed, place_of(begin), count + 1)
         except (RedisError, OSError) as error:
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
         self.answer({"entries": [_told(*one) for one in found[:count]], "more": len(found) > count})
@@ -55,7 +55,7 @@ class AuditList(ApiHandler):
         while True:
             page = await self.access.bus.recent(AUDIT, 0, before, _PAGE)
             for entry in page:
-                if _place(entry.id) <= begin or len(found) == count:
+                if place_of(entry.id) <= begin or len(found) == count:
                     return found
                 try:
                     audit = Audit.decode(entry.value)
@@ -67,11 +67,6 @@ class AuditList(ApiHandler):
             if len(page) < _PAGE:
                 return found
             before = page[-1].id
-
-
-def _place(position: str) -> tuple[int, int]:
-    ms, _, number = position.partition("-")
-    return int(ms), int(number)
 
 
 def _told(entry: Entry, audit: Audit) -> dict[str, Any]:

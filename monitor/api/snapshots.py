@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -110,10 +109,5 @@ class SnapshotFile(ApiHandler):
         files = await self._drawings.files(alarm)
         self.set_header("Content-Type", _TYPES[suffix])
         if suffix != "png":
-            self.set_header("Content-Disposition", f'attachment; filename="{_plain(alarm)}.{suffix}"')
+            self.attach(f"alarm-{alarm}.{suffix}")
         self.finish(files[suffix])
-
-
-def _plain(alarm: str) -> str:
-    # Ids are hexadecimal, unless another program publishes alarms of its own.
-    return "alarm-" + re.sub(r"[^-A-Za-z0-9_]", "_", alarm)

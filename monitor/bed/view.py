@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,14 +16,12 @@ from monitor.bed.scores import score_chart
 from monitor.bed.sweep import Packet, Sweep
 from monitor.bed.trace import MONITOR_BAND, WIDE_BAND
 from monitor.bed.words import bed_words
+from monitor.delivery import Delivery
 from monitor.live.pump import Pump
 from monitor.live.ward import HISTORY_S, Bed, Feed
 from monitor.summary import local_time
 
 _WORDS_NS = 500_000_000
-# The browser says twice a second what it has taken. One that has not for longer cannot keep up: what it is
-# sent would pile up on the way to it, and it would show the past.
-_SLOW_NS = 2_000_000_000
 # Slower than this is no ECG, and too slow for the filter.
 _FS_MIN = 20.0
 _BANDS = {"monitor": MONITOR_BAND, "wide": WIDE_BAND}
@@ -64,10 +61,8 @@ class BedView:
         self._explained = self._findings = 0
         self._words_ns = 0
         self._number = 0
-        # Packets that the browser has not said it has taken: number, and when it was sent.
-        self._on_the_way: deque[tuple[int, int]] = deque()
-        self._slow = False
-        self._state.on_change("taken", self._note_taken)
+        self._delivery = Delivery()
+        self._state.on_change("taken", lambda _attribute, _old, new: self._delivery.take(new))
         self._state.on_change("band", self._filter_again)
 
     @property
@@ -101,6 +96,10 @@ class BedView:
         if bed.name != self._shown:
             self._leave()
             self._shown = bed.name
+        if self._delivery.is_behind(now_ns):
+            # Then it begins anew, with what is live.
+            self._sweep = None
+            return
         if bed.feed is not None and bed.feed.fs >= _FS_MIN:
             self._send(bed, bed.feed, now_ns)
         if bed.findings != self._findings or now_ns - self._words_ns >= _WORDS_NS:
@@ -119,7 +118,7 @@ class BedView:
         self._pump.unwatch(self)
 
     def _send(self, bed: Bed, feed: Feed, now_ns: int) -> None:
-        if self._state.taken < 0 or self._is_slow(now_ns):
+        if self._state.taken < 0:
             return
         sweep = self._sweep
         if sweep is None or not sweep.follow(feed):
@@ -137,7 +136,7 @@ class BedView:
         if not packet:
             return
         self._number += 1
-        self._on_the_way.append((self._number, now_ns))
+        self._delivery.send(self._number, now_ns)
         self._state.packet = packet | self._stamps(bed, feed, now_ns)
 
     def _stamps(self, bed: Bed, feed: Feed, now_ns: int) -> Packet:
@@ -150,25 +149,11 @@ class BedView:
             "pace": feed.pace,
         }
 
-    def _is_slow(self, now_ns: int) -> bool:
-        # A browser that has fallen behind is sent nothing until it has taken what is on its way; then it
-        # begins anew, with what is live.
-        if not self._on_the_way:
-            if self._slow:
-                self._slow, self._sweep = False, None
-        elif now_ns - self._on_the_way[0][1] > _SLOW_NS:
-            self._slow = True
-        return self._slow
-
     def _say(self, bed: Bed, now_ns: int) -> None:
-        self._state.words = json.dumps(bed_words(bed, now_ns))
+        self._state.words = json.dumps(bed_words(bed, now_ns, self._pump.runs_on(bed.name)))
         device_ns = bed.device_time(now_ns)
         shift_ms = _utc_offset_ms(device_ns)
         self._score_figure.show(score_chart(bed.scores, device_ns / 1e6 + shift_ms, shift_ms, HISTORY_S))
-
-    def _note_taken(self, _attribute: str, _old: object, new: int) -> None:
-        while self._on_the_way and self._on_the_way[0][0] <= new:
-            self._on_the_way.popleft()
 
     def _filter_again(self, _attribute: str, _old: object, _new: object) -> None:
         self._sweep = None

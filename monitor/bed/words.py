@@ -22,8 +22,16 @@ _ISSUES = {"off": "lead off", "powerline": "mains hum", "baseline": "baseline wa
 _FLAGS = {Validity.OFF: "lead off"}
 
 
-def bed_words(bed: Bed, now_ns: int) -> dict[str, Any]:
-    """Return what is to be said of a bed beside its traces."""
+def bed_words(bed: Bed, now_ns: int, runs_on: str = "") -> dict[str, Any]:
+    """Return what is to be said of a bed beside its traces.
+
+    Parameters
+    ----------
+    bed : Bed
+    now_ns : int
+    runs_on : str
+        Backend and precision by which it is judged; empty if nobody knows.
+    """
     finding, device_ns = bed.finding, bed.device_time(now_ns)
     state, _, text = state_line(bed, now_ns)
     rate = bed.heart_rate(now_ns)
@@ -37,18 +45,18 @@ def bed_words(bed: Bed, now_ns: int) -> dict[str, Any]:
         "missing": _troubles(bed, bed.feed, now_ns) if bed.feed else "",
         "model": finding.model if finding else "",
         "hidden": not_drawn(finding.model) if finding else "",
+        "runs_on": "",
         "latency": "",
         "score": "–",
         "threshold": number(finding.threshold) if finding else "–",
         "percentile": "",
         "over": False,
     }
-    if finding is not None and is_current(bed, now_ns):
-        said["latency"] = latency(finding)
-        if finding.score is not None:
-            said["score"], said["over"] = number(finding.score), finding.anomalous
-            if finding.percentile is not None:
-                said["percentile"] = f"{min(finding.percentile, 99.0):.0f}"
+    if finding is not None and finding.score is not None and is_current(bed, now_ns):
+        said["runs_on"], said["latency"] = runs_on, latency(finding)
+        said["score"], said["over"] = number(finding.score), finding.anomalous
+        if finding.percentile is not None:
+            said["percentile"] = f"{min(finding.percentile, 99.0):.0f}"
     return said
 
 

@@ -50,7 +50,7 @@ def beds(recordings: Recordings) -> list[dict[str, Any]]:
     return found
 
 
-def overview(recordings: Recordings, bed: str) -> dict[str, Any] | None:
+def overview(recordings: Recordings, bed: str, now_ns: int) -> dict[str, Any] | None:
     """Return what there is of a bed, without its signal; None if there is nothing.
 
     Returns
@@ -74,7 +74,7 @@ def overview(recordings: Recordings, bed: str) -> dict[str, Any] | None:
         "to": last / 1e6,
         "stretches": [[start / 1e6, end / 1e6] for start, end in stretches],
         "leads": list(segments[-1].begin.leads),
-        "growing": any(segment.is_open for segment in segments),
+        "growing": any(segment.is_growing(now_ns) for segment in segments),
         "alarms": [event.model_dump(mode="json") for event in events[-_EVENTS:]],
         "cut": len(events) > _EVENTS,
         "told": f"{len(events)}-{events[-1].event}" if events else "",

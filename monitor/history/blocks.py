@@ -17,6 +17,7 @@ import numpy.typing as npt
 from monitor.bed.overlay import between
 from monitor.bed.sweep import microvolts, shades
 from monitor.history.sheet import Packet, Sheet, Strip
+from monitor.history.stays import Thresholds
 from monitor.shades import ERROR_MV, ERROR_SDS, error_shade, shade
 from stream.contract import INVALID
 
@@ -127,14 +128,20 @@ class Block:
         """R peaks, samples of the session."""
         return [self.begin + round(beat * self.place.fs) for beat in self.result["beats_s"]]
 
-    def windows(self) -> list[tuple[float, float, bool]]:
-        """Return of each window that begins in the block its end, ms, its score, and if it is anomalous."""
+    def windows(self, thresholds: Thresholds) -> list[tuple[float, float, bool, float]]:
+        """Return of each window that begins in the block its end, ms, its score, and if it is anomalous.
+
+        And the threshold that was in force for it.
+        """
         last_s = (self.place.stop - self.begin) / self.place.fs
-        return [
-            (self.ms(one["end_s"]), one["score"], one["anomalous"])
-            for one in self.result["windows"]
-            if one["start_s"] < last_s
-        ]
+        found = []
+        for one in self.result["windows"]:
+            if one["start_s"] < last_s:
+                end, score, own = self.ms(one["end_s"]), one["score"], self.result["window_threshold"]
+                held = thresholds.at(end * 1e6)
+                over = one["anomalous"] if held is None else score > held
+                found.append((end, score, over, own if held is None else held))
+        return found
 
     def rates(self) -> list[tuple[float, float | None]]:
         """Return of each second of the block its end, ms, and the heart rate."""
@@ -198,11 +205,11 @@ def _between(rows: Rows, at: npt.NDArray[np.float64]) -> Rows:
     return between(rows, at).T.astype(np.float32)
 
 
-def overlay(sheet: Sheet, blocks: list[tuple[Block, Strip]]) -> Packet:
+def overlay(sheet: Sheet, blocks: list[tuple[Block, Strip]], thresholds: Thresholds) -> Packet:
     """Return what a model says of a sheet, as `monitor.bed.sweep.Sweep.news` has it.
 
-    And of the whole blocks ``windows``, ``rates`` (see `Block`), ``threshold``, ``model`` and ``hidden``:
-    which maps are not shown, and why.
+    And of the whole blocks ``windows``, ``rates`` (see `Block`), ``threshold`` (the model's own), ``model``
+    and ``hidden``: which maps are not shown, and why.
     """
     grid, n = sheet.grid, len(sheet.leads)
     flat, wide = sheet.buckets, sheet.buckets * grid.points
@@ -226,7 +233,7 @@ def overlay(sheet: Sheet, blocks: list[tuple[Block, Strip]]) -> Packet:
     for block, strip in blocks:
         block.put(sheet, strip, packet)
     whole = list(dict.fromkeys(block for block, _ in blocks))
-    packet["windows"] = [window for block in whole for window in block.windows()]
+    packet["windows"] = [window for block in whole for window in block.windows(thresholds)]
     packet["rates"] = [rate for block in whole for rate in block.rates()]
     packet["threshold"] = one.result["window_threshold"]
     packet["model"] = one.result["model"]

@@ -6,7 +6,6 @@ clean one that was recorded of the patient; or the one that somebody has pinned.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,11 +17,9 @@ from monitor.bed.trace import SETTLING_S, WIDE_BAND
 from monitor.history.archive import Piece, pieces
 from monitor.history.blocks import BLOCK_S, Block, Place
 from monitor.history.room import Room, Work
-from stream.bus import Bus
-from stream.contract import Audit, CommandKind, MalformedMessageError
+from monitor.history.stays import Stay
 from stream.preprocess import Conditioner
 from stream.recording.store import Recordings
-from stream.topics import AUDIT
 
 REFERENCE_S = 60.0
 _CLEAN_BLOCKS = 3
@@ -35,9 +32,6 @@ _BEFORE_S, _AFTER_S = 0.25, 0.45
 # Beats are found to 10 ms: they are moved to fit.
 _SHIFT_S = 0.03
 _QRS_S = 0.06
-# Entries of the audit log that are looked through, the newest.
-_PAGE, _PAGES = 500, 10
-_BOUNDS = (CommandKind.ADMIT, CommandKind.DISCHARGE)
 
 Float64Array = npt.NDArray[np.float64]
 
@@ -50,68 +44,6 @@ class Asked(NamedTuple):
     t1: int
     pinned: int | None
     model: str
-
-
-class Stay(NamedTuple):
-    """A patient's time in a bed, device times, ns: its beginning, and when the baseline was confirmed."""
-
-    begin: int | None
-    confirmed: int | None
-
-
-async def stay_of(bus: Bus, room: Room, bed: str, t: int) -> Stay:
-    """Return the stay that a moment lies in, as far as the audit log tells.
-
-    Raises
-    ------
-    redis.exceptions.RedisError
-    """
-    entries = await _entries(bus, bed)
-    if not entries:
-        return Stay(None, None)
-    found = await room.read(pieces, room.recordings, bed)
-    begun = sorted(
-        (segment.begin.begun_ns, segment.begin.t0) for piece in found for segment in piece.segments
-    )
-    if not begun:
-        return Stay(None, None)
-
-    def device(at: int) -> int:
-        # By the segment that was being recorded then: a device's clock may stand elsewhere than ours.
-        begun_ns, t0 = begun[max(0, bisect_right(begun, (at, 2**63)) - 1)]
-        return at - begun_ns + t0
-
-    placed = sorted((device(entry.at), entry.kind) for entry in entries)
-    bounds = [at for at, kind in placed if kind in _BOUNDS]
-    begin = max((at for at in bounds if at <= t), default=None)
-    end = min((at for at in bounds if at > t), default=None)
-    confirmed = [
-        at
-        for at, kind in placed
-        if kind == CommandKind.CONFIRM_BASELINE
-        and (begin is None or at > begin)
-        and (end is None or at < end)
-    ]
-    return Stay(begin, confirmed[-1] if confirmed else None)
-
-
-async def _entries(bus: Bus, bed: str) -> list[Audit]:
-    await bus.declare(AUDIT)
-    found: list[Audit] = []
-    before = f"{2**63 - 1}-0"
-    for _ in range(_PAGES):
-        page = await bus.recent(AUDIT, 0, before, _PAGE)
-        for entry in page:
-            try:
-                audit = Audit.decode(entry.value)
-            except MalformedMessageError:
-                continue
-            if audit.bed == bed and audit.done and audit.kind in (*_BOUNDS, CommandKind.CONFIRM_BASELINE):
-                found.append(audit)
-        if len(page) < _PAGE:
-            break
-        before = page[-1].id
-    return found
 
 
 class Part(NamedTuple):

@@ -16,10 +16,11 @@ from monitor.api.access import Access, ApiHandler, RefusedError
 from monitor.bed.trace import MONITOR_BAND, WIDE_BAND
 from monitor.history import archive
 from monitor.history.blocks import overlay, places
-from monitor.history.comparison import Asked, compare, stay_of
+from monitor.history.comparison import Asked, compare
 from monitor.history.export import STRIP_S, ZIP_S, strip, zipped
 from monitor.history.room import Room
 from monitor.history.sheet import LONGEST_S, Packet, Sheet, draw, lay
+from monitor.history.stays import Thresholds, stay_of, thresholds_of
 from monitor.limited import LimitedError
 from stream.contract import is_name
 from stream.settings import Settings
@@ -65,6 +66,15 @@ class _InRoom(ApiHandler):
         live = self.access.pump.ward.beds.get(bed)
         used = live.finding.model if live is not None and live.finding is not None else ""
         return used if used in list_bundles() else Settings().model
+
+    async def thresholds(self, bed: str, model: str) -> tuple[Thresholds, list[str]]:
+        """Return the thresholds that operators set for a bed, and in words if they cannot be known."""
+        try:
+            entries = await self.room.book.of(self.access.bus, bed)
+        except (RedisError, OSError):
+            return Thresholds([], []), ["thresholds that were set for the bed: the audit log cannot be read"]
+        found = await self.room.read(archive.pieces, self.room.recordings, bed)
+        return thresholds_of(entries, found, model), []
 
     async def sheet(self, bed: str) -> Sheet | None:
         t0 = round(self.number("from", *_TIMES_MS) * 1e6)
@@ -115,7 +125,8 @@ class Overview(_InRoom):
 
     async def get(self, bed: str) -> None:
         """Answer."""
-        found = await self.room.read(archive.overview, self.room.recordings, self.bed(bed))
+        now_ns = self.access.clock.now_ns()
+        found = await self.room.read(archive.overview, self.room.recordings, self.bed(bed), now_ns)
         if found is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, f"nothing is recorded of {bed}")
         if self.get_query_argument("known", None) == found["told"]:
@@ -186,7 +197,9 @@ class Findings(_InRoom):
         last, strip = works[-1]
         if last.block is not None:
             await self.room.look_ahead(last, strip.stop * sheet.grid.size)
-        drawn = await self.room.read(overlay, sheet, there)
+        thresholds, untold = await self.thresholds(bed, model)
+        drawn = await self.room.read(overlay, sheet, there, thresholds)
+        drawn["hidden"] += untold
         state = "running" if waiting or any(work.waiting for work, _ in works) else "done"
         self.send(drawn | {"state": state, "progress": min(waiting, default=1.0), "trouble": failed})
 
@@ -202,9 +215,11 @@ class Comparison(_InRoom):
         if self.get_query_argument("reference", None) is not None:
             pinned = round(self.number("reference", *_TIMES_MS) * 1e6)
         try:
-            stay = await stay_of(self.access.bus, self.room, self.bed(bed), t0)
+            entries = await self.room.book.of(self.access.bus, self.bed(bed))
         except (RedisError, OSError) as error:
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+        found = await self.room.read(archive.pieces, self.room.recordings, bed)
+        stay = stay_of(entries, found, t0)
         asked = Asked(bed, t0, t0 + round(seconds * 1e9), pinned, self.model(bed))
         try:
             self.answer(await compare(self.room, asked, stay))
@@ -228,5 +243,5 @@ class Export(_InRoom):
         except OSError as error:
             raise self.unreadable(error) from error
         self.set_header("Content-Type", _TYPES[form])
-        self.set_header("Content-Disposition", f'attachment; filename="{made.name}"')
+        self.attach(made.name)
         self.finish(made.data)

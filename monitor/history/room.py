@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 from monitor.history.archive import Piece, pieces
 from monitor.history.blocks import Block, Place
+from monitor.history.stays import AuditBook
 from monitor.limited import LimitedError, LimitedRun
 from stream.clock import Clock
 from stream.recording.names import folder_of
@@ -78,10 +79,12 @@ class Room:
     Attributes
     ----------
     recordings : Recordings
+    book : AuditBook
     """
 
     def __init__(self, root: Path, clock: Clock) -> None:
         self.recordings = Recordings(root)
+        self.book = AuditBook()
         self._clock = clock
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="history")
         # Patients' signals: nobody else's business, and gone with the dashboard.

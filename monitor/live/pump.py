@@ -11,6 +11,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from monitor.live.ward import HISTORY_S, RING_S, Ward
+from monitor.live.workers import heard, runs_on
 from stream.bus import Bus, Entry
 from stream.clock import Clock
 from stream.contract import (
@@ -23,6 +24,7 @@ from stream.contract import (
     SampleChunk,
     Vitals,
 )
+from stream.heartbeat import WorkerStatus
 from stream.topics import ALARMS, COMMANDS, EXPLANATIONS, FINDINGS, SAMPLES, VITALS
 from stream.transport.layout import stream_key
 
@@ -72,6 +74,8 @@ class Pump:
         self._begun = False
         self._watching: dict[object, tuple[str, Callable[[], None]]] = {}
         self._watch_changed = asyncio.Event()
+        self._workers: list[WorkerStatus | None] = []
+        self._partitions = 0
         self._takers: dict[str, Callable[[Entry], None]] = {
             SAMPLES: self._take_chunk,
             FINDINGS: lambda entry: self.ward.take_finding(Finding.decode(entry.value)),
@@ -95,6 +99,10 @@ class Pump:
     def watched(self) -> set[str]:
         """The beds that some page shows."""
         return {bed for bed, _ in self._watching.values()}
+
+    def runs_on(self, bed: str) -> str:
+        """Return backend and precision by which a bed that is watched is judged; empty if nobody knows."""
+        return runs_on(self._workers, bed, self._partitions)
 
     @property
     def alarms_position(self) -> str | None:
@@ -128,7 +136,7 @@ class Pump:
         """Follow for ever; a server that goes away is waited for."""
         await _together(self._begin())
         self._begun = True
-        await _together(self._follow(), self._probe(), self._ask())
+        await _together(self._follow(), self._probe(), self._ask(), self._hear())
 
     async def _begin(self) -> None:
         while True:
@@ -150,6 +158,7 @@ class Pump:
         self._started_ms = seconds * 1000 + microseconds // 1000
         self._server_ahead_ms = self._started_ms - self._clock.now_ns() // 1_000_000
         begin_ms = {SAMPLES: self._started_ms - RING_S * 1000, FINDINGS: self._started_ms - HISTORY_S * 1000}
+        self._partitions = (await self._bus.declare(SAMPLES)).partitions
         for topic in _TOPICS:
             for partition in range((await self._bus.declare(topic)).partitions):
                 key = stream_key(self._bus.prefix, topic, partition)
@@ -225,6 +234,17 @@ class Pump:
                     self.ward.revision += 1
                     log.warning("the Redis server answers again")
                 self.ward.forget_silent(self._clock.now_ns())
+            await asyncio.sleep(_PROBE_S)
+
+    async def _hear(self) -> None:
+        # Only while somebody looks at a bed.
+        while True:
+            try:
+                async with asyncio.timeout(_PROBE_TIMEOUT_S):
+                    watched = bool(self._watching)
+                    self._workers = await heard(self._bus.client, self._bus.prefix) if watched else []
+            except (RedisError, OSError, TimeoutError):
+                self._workers = []
             await asyncio.sleep(_PROBE_S)
 
     async def _ask(self) -> None:

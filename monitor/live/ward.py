@@ -47,6 +47,9 @@ _ALARMS_A_BED = 32
 _EVENTS_REMEMBERED = 10_000
 # Sessions that a bed has left behind: late messages of theirs are known as late.
 _FORMER = 4
+# One chunk may contradict its session by a fault of its sender. After three in a row it is more likely that
+# the page began, when it was started, with such a one.
+_STRANGERS = 3
 SILENT_S = 2.0
 """A feed that has said nothing for longer counts as lost (the required technical alarm's limit)."""
 FORGET_S = 600.0
@@ -112,6 +115,16 @@ class Feed:
     """Samples that never came."""
     missed_ns: int = 0
     """When that was last found, by our clock."""
+    strangers: int = 0
+    """Chunks in a row that contradict it."""
+
+    def contradicts(self, chunk: SampleChunk) -> bool:
+        """Say whether a chunk is none of this session, whatever it says: it has other leads, or no order."""
+        header = chunk.header
+        if (header.leads, header.fs) != (self.leads, self.fs):
+            return True
+        is_old = header.seq < self.next_seq
+        return len(chunk.samples) > 0 and is_old != (chunk.end <= self.ring.stop)
 
     def sample_at(self, device_ns: int) -> float:
         """Return the place of a device time, in samples of the session."""
@@ -249,8 +262,15 @@ class Ward:
             if header.session in bed.former:
                 return
             feed = self._open(bed, chunk, arrival_ns)
-        elif header.seq < feed.next_seq or (header.leads, header.fs) != (feed.leads, feed.fs):
+        elif feed.contradicts(chunk):
+            feed.strangers += 1
+            if feed.strangers < _STRANGERS:
+                return
+            # Not these are strange, but the one that was seen first.
+            feed = self._open(bed, chunk, arrival_ns)
+        elif header.seq < feed.next_seq:
             return
+        feed.strangers = 0
         feed.next_seq = header.seq + 1
         (millivolts,) = to_millivolts([chunk])
         hole = feed.ring.write(header.n0, millivolts)
@@ -369,7 +389,7 @@ class Ward:
 
     def _open(self, bed: Bed, chunk: SampleChunk, arrival_ns: int) -> Feed:
         header = chunk.header
-        if bed.feed is not None:
+        if bed.feed is not None and bed.feed.session != header.session:
             bed.former.append(bed.feed.session)
         # The worker ends the alarms of a feed that another one follows; should it have died before, nobody
         # would ever end them. On start, alarms are read before samples: those of a later feed stay.

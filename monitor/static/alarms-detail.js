@@ -27,7 +27,7 @@ window.bedside.parts.AlarmDetail = class {
     const head = element("header", `alarm ${alarm.priority} ${alarm.technical ? "technical" : ""} ${quiet}`, this.facts);
     write(element("span", "sign", head), words.sign(alarm));
     const what = element("div", "what", head);
-    write(element("h3", "", what), alarm.message);
+    write(element("h3", "message", what), alarm.message);
     write(element("span", "kind", what), `${words.bed(alarm.bed)} · ${words.about(alarm)}`);
     this.actions(alarm, element("div", "actions", this.facts));
     const steps = element("ol", "steps", this.facts);

@@ -162,7 +162,7 @@ window.bedside.register("alarms", (() => {
     row.addEventListener("click", () => choose(alarm.id));
     write(element("span", "sign", row), words.sign(alarm));
     const text = element("div", "text", row);
-    write(element("strong", "", text), alarm.message);
+    write(element("strong", "message", text), alarm.message);
     write(element("span", "about", text), words.about(alarm));
     complaint(text, alarmPath(alarm));
     const when = element("div", "when", row);
@@ -198,7 +198,7 @@ window.bedside.register("alarms", (() => {
       row.addEventListener("click", () => choose(alarm.id));
       write(element("span", "sign", element("td", "", row)), words.sign(alarm));
       write(element("td", "bed", row), words.bed(alarm.bed));
-      write(element("td", "what", row), alarm.message);
+      write(element("td", "what message", row), alarm.message);
       write(element("td", "", row), words.clock(begun(alarm)));
       const seen = element("td", "", row);
       if (alarm.who !== "") {

@@ -22,6 +22,8 @@ window.bedside.register("analyse", (() => {
   let reported = "";
   let timer = null;
   let visible = false;
+  // Of all files of a recording; the server says it.
+  let uploadBytes = Infinity;
 
   const time = (seconds) => {
     if (seconds === null || seconds === undefined) return "end";
@@ -39,9 +41,19 @@ window.bedside.register("analyse", (() => {
     } catch {
       throw new Error("the dashboard does not answer");
     }
-    const body = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new Error(body.error ?? answer.statusText);
-    return body;
+    return understood(answer.status, await answer.text().catch(() => ""));
+  }
+
+  // What stands before the server may answer in its place, and then in no JSON.
+  function understood(status, text) {
+    let body = null;
+    try {
+      body = JSON.parse(text);
+    } catch {
+      if (status === 413) throw new Error("refused (413): the proxy takes no file of this size");
+    }
+    if (status < 300 && body !== null) return body;
+    throw new Error(body?.error ?? (status < 300 ? "what answers is not the dashboard" : `refused (${status})`));
   }
 
   function refuse(text) {
@@ -57,9 +69,11 @@ window.bedside.register("analyse", (() => {
       request.upload.addEventListener("progress", (event) => sent(event.loaded));
       request.addEventListener("error", () => failed(new Error("the connection broke while the file was sent")));
       request.addEventListener("load", () => {
-        const body = JSON.parse(request.responseText || "{}");
-        if (request.status < 300) done(body);
-        else failed(new Error(body.error ?? `refused (${request.status})`));
+        try {
+          done(understood(request.status, request.responseText));
+        } catch (error) {
+          failed(error);
+        }
       });
       request.send(file);
     });
@@ -69,6 +83,13 @@ window.bedside.register("analyse", (() => {
     const files = [...list];
     if (files.length === 0) return;
     refuse("");
+    const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
+    if (total > uploadBytes) {
+      const mib = (bytes, round) => `${round(bytes / 2 ** 20)} MiB`;
+      refuse(`${files[0].name}: ${mib(total, Math.ceil)} are too much, ${mib(uploadBytes, Math.floor)} at most;`
+        + " use `bedside analyze` for it");
+      return;
+    }
     let job;
     try {
       job = await ask("api/analyses", {
@@ -78,11 +99,11 @@ window.bedside.register("analyse", (() => {
           files: files.map((file) => file.name),
           model: byId("with").value,
           fs: Number(byId("fs").value) || null,
+          leads: byId("names").value,
         }),
       });
       jobs.set(job.id, job);
       choose(job.id);
-      const total = files.reduce((sum, file) => sum + file.size, 0) || 1;
       let before = 0;
       for (const file of files) {
         job = await send(job, file, (loaded) => note({...job, sent: (before + loaded) / total}));
@@ -150,7 +171,9 @@ window.bedside.register("analyse", (() => {
       button.setAttribute("aria-current", String(job.id === shown));
       const [name, model, what] = button.children;
       write(name, job.name);
-      write(model, job.analysis.model ?? "");
+      // Operators see those of others, too.
+      const whose = job.who === document.body.dataset.user ? null : job.who;
+      write(model, [job.analysis.model, whose].filter(Boolean).join(" · "));
       write(what, inShort(job));
       what.title = inShort(job);
     });
@@ -237,7 +260,7 @@ window.bedside.register("analyse", (() => {
     const urgent = [...alarms].sort((a, b) => ORDER.indexOf(a.priority) - ORDER.indexOf(b.priority));
     for (const alarm of urgent) {
       const line = body.insertRow();
-      write(line.insertCell(), alarm.message ?? alarm.code);
+      write(element("td", "message", line), alarm.message ?? alarm.code);
       write(line.insertCell(), `${SIGNS[alarm.priority] ?? ""} ${alarm.priority}`);
       write(line.insertCell(), time(alarm.onset_s));
       write(line.insertCell(), time(alarm.end_s));
@@ -258,7 +281,8 @@ window.bedside.register("analyse", (() => {
   async function enter() {
     visible = true;
     try {
-      const {analyses, models} = await ask("api/analyses");
+      const {analyses, models, upload_bytes: most} = await ask("api/analyses");
+      uploadBytes = most;
       const known = byId("with");
       for (const model of models.slice(known.options.length - 1)) known.add(new Option(model, model));
       for (const job of [...analyses].reverse()) if (!jobs.has(job.id) || !open(jobs.get(job.id))) jobs.set(job.id, job);

@@ -5,6 +5,7 @@
 window.bedside.parts.legend = (root, sheet) => {
   const {write, parts} = window.bedside;
   const part = (name) => root.querySelector(`[data-legend=${name}]`);
+  let lines = {width: 0, height: 0};
   return ({speed, size, scale}) => {
     const {board, look} = sheet;
     const there = {
@@ -21,5 +22,12 @@ window.bedside.parts.legend = (root, sheet) => {
     part("band").hidden = !board?.has.spread;
     if (board) write(part("error"), `error 0–${board.errorMost} ${board.errorUnit}`);
     write(part("paper"), `${speed} mm/s · ${size} mm/mV · ${parts.controls.scaleWords(scale)}`);
+    // What is told hangs on the sheet, and the sheet on the room that is left: no line is given back at one width.
+    if (lines.width !== root.clientWidth) {
+      lines = {width: root.clientWidth, height: 0};
+      root.style.minHeight = "";
+    }
+    lines.height = Math.max(lines.height, root.offsetHeight);
+    root.style.minHeight = `${lines.height}px`;
   };
 };

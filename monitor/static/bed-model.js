@@ -96,7 +96,8 @@ window.bedside.parts.judging = (() => {
     const done = await window.bedside.ask(path(`/${what}`), {value}, tell);
     if (done === null) return;
     await read();
-    tell(done.message || "Done.");
+    // The message may begin with the name of a model, which is written small.
+    tell(done.message ? `Done: ${done.message}.` : "Done.");
   }
 
   function open(name) {

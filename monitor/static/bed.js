@@ -28,7 +28,7 @@ window.bedside.register("bed", (() => {
       const top = element("span", "top", body);
       const bed = element("span", "bed", top);
       const score = element("span", "score", top);
-      const text = element("span", "text", body);
+      const text = element("span", "text message", body);
       const more = element("span", "more", body);
       const since = element("span", "since", more);
       const lag = element("span", "lag", more);
@@ -79,6 +79,7 @@ window.bedside.register("bed", (() => {
       list.lastChild.remove();
     }
     if (focused instanceof HTMLElement && focused !== document.activeElement) focused.focus();
+    writeAbsent();
   }
 
   function acknowledge(alarm) {
@@ -129,6 +130,14 @@ window.bedside.register("bed", (() => {
     return seconds < 3600 ? `${Math.floor(seconds / 60)} min` : `${Math.floor(seconds / 3600)} h`;
   }
 
+  // A link may name a bed that is not there: another one is never shown in its place without a word.
+  function writeAbsent() {
+    const wanted = window.bedside.selected();
+    const absent = wanted !== "" && wanted !== shown && rows.size > 0 && !rows.has(wanted);
+    byId("absent").hidden = !absent;
+    write(byId("absent"), absent ? `There is no bed ${wanted} now. It is shown as soon as its feed begins; this is ${shown}.` : "");
+  }
+
   function writeLag() {
     const badge = byId("behind");
     const lag = sweep.lag();
@@ -146,10 +155,12 @@ window.bedside.register("bed", (() => {
       shown = bed.bed;
       rows.forEach(({button}, name) => button.setAttribute("aria-current", String(name === shown)));
     }
+    writeAbsent();
     write(byId("name"), bed.bed);
     write(byId("rate"), bed.rate);
     byId("judged").hidden = bed.model === "";
-    write(byId("judged"), bed.latency ? `${bed.model} · scored in ${bed.latency}` : bed.model);
+    const took = bed.latency && `scored in ${bed.latency}`;
+    write(byId("judged"), [bed.model, bed.runs_on, took].filter(Boolean).join(" · "));
     byId("missing").hidden = bed.missing === "";
     write(byId("missing"), bed.missing);
     write(byId("bed").querySelector("[data-legend=hidden]"), bed.hidden ? `not drawn: ${bed.hidden}` : "");

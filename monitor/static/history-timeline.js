@@ -28,7 +28,9 @@ window.bedside.parts.Timeline = (() => {
       this.overview = null;
       this.alarms = [];
       this.windows = new Map();
+      // The model's own, and the one that was in force where we are.
       this.threshold = null;
+      this.held = null;
       this.from = 0;
       this.span = 5 * MINUTE;
       this.at = 0;
@@ -198,15 +200,21 @@ window.bedside.parts.Timeline = (() => {
       this.scored = true;
       const scores = shown.map(([, [score]]) => score);
       const low = Math.min(0, ...scores);
-      const high = Math.max(this.threshold * 1.3, ...scores);
+      const high = Math.max(1.3 * Math.max(...shown.map(([, [, , threshold]]) => threshold)), ...scores);
       const y = (score) => TIMES - 2 - ((score - low) / (high - low)) * (TIMES - SCORE - 4);
       context.strokeStyle = ink("slate");
       context.setLineDash([4, 3]);
       context.lineWidth = 1;
       context.beginPath();
-      const [left, right] = [Math.max(0, this.x(shown[0][0])), Math.min(wide, this.x(shown.at(-1)[0]))];
-      context.moveTo(left, y(this.threshold));
-      context.lineTo(right, y(this.threshold));
+      // In steps: operators change it.
+      let last = null;
+      for (const [at, [, , threshold]] of shown) {
+        const [x, level] = [Math.min(wide, Math.max(0, this.x(at))), y(threshold)];
+        if (last === null) context.moveTo(x, level);
+        else if (threshold !== last) context.lineTo(x, y(last));
+        context.lineTo(x, level);
+        last = threshold;
+      }
       context.stroke();
       context.setLineDash([]);
       context.lineWidth = 1.6;
@@ -286,7 +294,11 @@ window.bedside.parts.Timeline = (() => {
       name("alarms", 5, ALARMS);
       name(this.span > ENVELOPE_MS ? "recorded" : this.lead, 5, SIGNAL);
       name(this.scored ? "score" : "score: where it was looked at", 5, SCORE);
-      if (this.scored) name(`threshold ${this.threshold.toFixed(1)}`, wide - 82, SCORE);
+      if (this.scored) {
+        const held = this.held ?? this.threshold;
+        const words_ = held === this.threshold ? `threshold ${held.toFixed(1)}` : `threshold ${held.toFixed(1)}, set for the bed`;
+        name(words_, wide - 10 - context.measureText(words_).width, SCORE);
+      }
     }
 
     drawPlace(context, ink) {

@@ -111,7 +111,7 @@ window.bedside.register("history", (() => {
   // Takes what the model says of the sheet, as far as it is known.
   function learn(found) {
     sheet.overlay(found);
-    for (const [at, score, over] of found.windows ?? []) line.windows.set(at, [score, over]);
+    for (const [at, ...said] of found.windows ?? []) line.windows.set(at, said);
     for (const [at, rate] of found.rates ?? []) rates.set(at, rate);
     if (found.threshold !== undefined) {
       line.set({threshold: found.threshold});
@@ -151,6 +151,10 @@ window.bedside.register("history", (() => {
     const window_ = before(line.windows, state.at);
     write(byId("hist-score"), window_ === null ? "–" : window_[0].toFixed(1).replace("-", "−"));
     restyle(byId("hist-score"), window_?.[1] ? "over" : "");
+    const held = window_?.[2] ?? line.threshold;
+    const own = held === line.threshold ? "the model's own" : `which was in force for this bed; the model's own is ${line.threshold?.toFixed(2)}`;
+    byId("hist-score").parentElement.title = `Anomaly score of the window that ends at the cursor${held === null ? "" : `; threshold ${held.toFixed(2)}, ${own}`}`;
+    line.set({held});
     const input = byId("hist-goto");
     if (document.activeElement !== input) input.value = `${wall.slice(0, 10)} ${wall.slice(11, 19)}`;
     mark();
@@ -190,7 +194,7 @@ window.bedside.register("history", (() => {
       row.dataset.alarm = alarm.id;
       write(element("span", "sign", row), words.sign(alarm));
       const text = element("span", "text", row);
-      write(element("b", "", text), alarm.message);
+      write(element("b", "message", text), alarm.message);
       const lasted = alarm.over === null ? "lasts" : words.duration(alarm.over - alarm.onset);
       write(element("span", "quiet", text), `${words.time(alarm.onset)} · ${lasted}`);
       row.addEventListener("click", () => jump(alarm));
@@ -286,7 +290,7 @@ window.bedside.register("history", (() => {
       pages.forget();
       rates.clear();
       line.windows.clear();
-      line.set({threshold: null, envelope: null});
+      line.set({threshold: null, held: null, envelope: null});
       state.pinned = null;
       Object.assign(state, {bed, overview: null, at: null});
     }
@@ -345,7 +349,7 @@ window.bedside.register("history", (() => {
     const lead = ["II", "I", "V1"].find((name) => overview.leads.includes(name)) ?? overview.leads[0];
     line.set({overview, alarms, lead});
     state.alarms = alarms;
-    const until = overview.growing ? "now" : words.clock(overview.to);
+    const until = overview.growing ? "now" : `${words.clock(overview.to)} · nothing is recorded now`;
     write(byId("hist-span"), `recorded ${words.clock(overview.from)} to ${until}`);
     if (told !== take.told || overview.bed !== take.bed) writeAlarms();
     [take.told, take.bed] = [told, overview.bed];

@@ -43,7 +43,7 @@ window.bedside.register("ward", (() => {
     const heart = element("span", "heart", head);
     const rate = element("span", "rate", heart);
     write(element("span", "unit", heart), "bpm");
-    const say = element("span", "say", tile);
+    const say = element("span", "say message", tile);
     const [text, what] = [element("span", "text", say), element("span", "what", say)];
     say.append(" ");
     const more = element("span", "count", say);

@@ -80,11 +80,18 @@ class Deployment:
         """Return the deployment; see `monitor.system.survey.Survey.look`."""
         return await self._survey.look()
 
-    async def dashboard(self) -> Dashboard:
-        """Return what this process can say of itself; it needs no server for that."""
+    async def dashboard(self, *, lost: bool = False) -> Dashboard:
+        """Return what this process can say of itself; it needs no server for that.
+
+        Parameters
+        ----------
+        lost : bool
+            The server is known not to answer: then it is not asked again how far behind the page is, which
+            takes longer than Prometheus waits.
+        """
         pump, ward = self._access.pump, self._access.pump.ward
         try:
-            pump_lag_s = await pump.behind_s()
+            pump_lag_s = None if lost else await pump.behind_s()
         except (RedisError, OSError):
             pump_lag_s = None
         events = [event for bed in ward.beds.values() for event in bed.open_alarms()]

@@ -46,7 +46,7 @@ class Metrics(ApiHandler):
             look = await self._deployment.look()
         except (RedisError, OSError):
             look = None
-        dashboard = await self._deployment.dashboard()
+        dashboard = await self._deployment.dashboard(lost=look is None)
         page, kind = self._exposition.page(look, dashboard, self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", kind)
         self.set_header("Cache-Control", "no-store")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitor.live.workers import SILENT_S
 from monitor.system.alarms import AlarmsOfLate, Raised
 from stream.bus import open_client
 from stream.clock import Clock
@@ -18,8 +19,6 @@ from stream.heartbeat import WorkerStatus, read_signs, read_statuses
 from stream.topics import SAMPLES, TOPICS, WORKER_GROUP
 from stream.transport.layout import TopicConfig, registry_key, stream_key
 
-SILENT_S = 3.0
-"""Heartbeats come every second: with a look a second, a worker that dies is shown within five."""
 # Pages ask every second, each for itself.
 _FRESH_NS = 500_000_000
 _SOCKET_TIMEOUT_S = 2.0

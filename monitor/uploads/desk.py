@@ -27,6 +27,8 @@ _KEPT = 20
 _KEPT_BYTES = 2 * 1024**3
 # What a person waits for before closing the tab, and a day of twelve leads three times.
 _SECONDS = 1_200.0
+# 64 leads with names of five characters.
+_LEADS_LONG = 400
 # An upload that brings nothing more for so long has been left.
 _LEFT_S = 600.0
 
@@ -45,7 +47,7 @@ class Job:
     Attributes
     ----------
     id : str
-        Not to be guessed: who knows it may read the results.
+        Not to be guessed: without a login, who knows it may read the results.
     name : str
         What the recording is called.
     files : tuple of str
@@ -54,8 +56,13 @@ class Job:
         Name of a shipped model; empty for the usual one.
     fs : float or None
         Sampling frequency, Hz, for a file that does not state one.
+    leads : str
+        Names of the leads, with commas between, for a file that does not state them; empty for the standard
+        twelve.
     folder : Path
     began_ns : int
+    who : str or None
+        User who began it; None without a login.
     """
 
     id: str
@@ -63,8 +70,10 @@ class Job:
     files: tuple[str, ...]
     model: str
     fs: float | None
+    leads: str
     folder: Path
     began_ns: int
+    who: str | None
     state: State = "uploading"
     error: str = ""
     progress: float | None = None
@@ -95,6 +104,7 @@ class Job:
         return {
             "id": self.id,
             "name": self.name,
+            "who": self.who,
             "state": self.state,
             "progress": self.progress,
             "error": self.error,
@@ -140,8 +150,8 @@ class Desk:
         """
         return self._jobs[name]
 
-    def take(self, files: Sequence[str], model: str, fs: float | None) -> Job:
-        """Begin an upload.
+    def take(self, files: Sequence[str], model: str, fs: float | None, leads: str, who: str | None) -> Job:
+        """Begin an upload; for the parameters see `Job`.
 
         Raises
         ------
@@ -154,18 +164,22 @@ class Desk:
             raise DeskError("a .npy file does not say its sampling frequency: give it, in Hz")
         if fs is not None and not 0 < fs <= 100_000:
             raise DeskError(f"sampling frequency {fs:g}: a number of Hz greater than 0")
+        if len(leads) > _LEADS_LONG or not leads.isprintable():
+            raise DeskError(f"leads: their names, with commas between, {_LEADS_LONG} characters at most")
         job_id = secrets.token_urlsafe(12)
         now_ns = self._clock.now_ns()
-        # A sampling frequency that the file states itself is its own.
-        fs = fs if name.suffix == ".npy" else None
+        # What a file states itself is its own.
+        fs, leads = (fs, leads) if name.suffix == ".npy" else (None, "")
         job = Job(
             job_id,
             name.stem,
             tuple(files),
             model,
             fs,
+            leads,
             Path(self._room.name) / job_id,
             now_ns,
+            who,
             touched_ns=now_ns,
         )
         job.inbox.mkdir(parents=True)
@@ -229,6 +243,8 @@ class Desk:
         command += ["--model", job.model or Settings().model]
         if job.fs:
             command += ["--fs", f"{job.fs:g}"]
+        if job.leads:
+            command += [f"--leads={job.leads}"]
 
         def heard(progress: float) -> None:
             job.progress = progress

@@ -10,6 +10,8 @@ from tornado.web import stream_request_body
 
 from models.bundle import list_bundles
 from monitor.api.access import Access, ApiHandler, RefusedError
+from monitor.login.gate import Login
+from monitor.login.users import Role
 from monitor.uploads.desk import RESULTS, UPLOAD_BYTES, Desk, Job
 from monitor.uploads.files import DeskError
 
@@ -29,21 +31,45 @@ class _AtDesk(ApiHandler):
         super().initialize(access)
         self.desk = desk
 
+    @property
+    def login(self) -> Login | None:
+        return self.access.gate.login_of(self.request)
+
+    def sees(self, job: Job) -> bool:
+        """Whether who asks may know of a job: recordings are of patients, and viewers see their own."""
+        if self.access.gate.users is None:
+            return True
+        login = self.login
+        return login is not None and (login.role is Role.OPERATOR or login.user == job.who)
+
     def job(self, name: str) -> Job:
         try:
-            return self.desk.job(name)
+            job = self.desk.job(name)
         except KeyError:
+            job = None
+        # Nobody learns that there is one which is not theirs.
+        if job is None or not self.sees(job):
             raise RefusedError(
                 HTTPStatus.NOT_FOUND, "no such analysis, or no longer: the oldest ones make room for new ones"
-            ) from None
+            )
+        return job
 
 
 class AnalysisList(_AtDesk):
-    """``GET``: what is on the desk. ``POST {"files": [...], "model": "", "fs": 500}``: begin an upload."""
+    """``GET``: what is on the desk. ``POST {"files": [...], "model": "", "fs": 500}``: begin an upload.
+
+    ``leads``, names with commas between, may be told of a file that does not state them.
+    """
 
     def get(self) -> None:
         """Answer."""
-        self.answer({"analyses": [job.told() for job in self.desk.jobs()], "models": list_bundles()})
+        self.answer(
+            {
+                "analyses": [job.told() for job in self.desk.jobs() if self.sees(job)],
+                "models": list_bundles(),
+                "upload_bytes": UPLOAD_BYTES,
+            }
+        )
 
     def post(self) -> None:
         """Answer with the job, whose files are to be sent next."""
@@ -58,6 +84,7 @@ class AnalysisList(_AtDesk):
             files = [str(name) for name in body["files"]]
             model = str(body.get("model") or "")
             fs = float(body["fs"]) if body.get("fs") else None
+            leads = str(body.get("leads") or "").strip()
         except (ValueError, KeyError, TypeError, AttributeError):
             raise RefusedError(HTTPStatus.BAD_REQUEST, 'send {"files": ["a.hea", "a.dat"]}') from None
         if model and model not in list_bundles():
@@ -65,7 +92,8 @@ class AnalysisList(_AtDesk):
                 HTTPStatus.BAD_REQUEST, f"model {model[:60]!r}: choose from {', '.join(list_bundles())}"
             )
         try:
-            job = self.desk.take(files, model, fs)
+            login = self.login
+            job = self.desk.take(files, model, fs, leads, login.user if login else None)
         except DeskError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST, str(error)) from error
         self.answer(job.told(), HTTPStatus.CREATED)
@@ -105,8 +133,8 @@ class Upload(_AtDesk):
         if there + length > UPLOAD_BYTES:
             raise RefusedError(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"{name}: {(there + length) / 1e6:.0f} MB are too much, {UPLOAD_BYTES / 1e6:.0f} MB at most;"
-                " use `bedside analyze` for it",
+                f"{name}: {-(-(there + length) // 2**20)} MiB are too much,"
+                f" {UPLOAD_BYTES // 2**20} MiB at most; use `bedside analyze` for it",
             )
         self.request.connection.set_max_body_size(UPLOAD_BYTES - there)  # type: ignore[union-attr]
         self._job = job
@@ -151,8 +179,7 @@ class Result(_AtDesk):
             # Its scripts draw; they have nothing to do with this server's cookies and pages.
             self.set_header("Content-Security-Policy", "sandbox allow-scripts allow-downloads")
         if self.get_query_argument("download", None) is not None:
-            suffix = result.partition(".")[2]
-            self.set_header("Content-Disposition", f'attachment; filename="{job.name}.{suffix}"')
+            self.attach(f"{job.name}.{result.partition('.')[2]}")
         with path.open("rb") as file:
             while block := file.read(_BLOCK):
                 self.write(block)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from socket import create_server, socket
+import math
+from contextlib import suppress
+from socket import create_server
 
 import aiohttp
 from aiohttp import web
+
+from tests.looped import Looped
 
 PREFIX = "/bedside"
 # What concerns one connection only.
@@ -19,26 +19,32 @@ _OWN = ("host", "connection", "transfer-encoding", "content-length", "upgrade")
 _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
-@dataclass
-class Proxy:
+class Proxy(Looped):
     """Where it listens, and where it passes requests on to.
+
+    Parameters
+    ----------
+    strip : bool
+        It takes the prefix away.
 
     Attributes
     ----------
-    sock : socket.socket
-    strip : bool
-        It takes the prefix away.
     target : str
         Address of the server behind it, known later than its own.
+    body_bytes : float
+        Longer bodies are refused, in HTML.
     """
 
-    sock: socket
-    strip: bool
-    target: str = ""
+    def __init__(self, *, strip: bool) -> None:
+        super().__init__()
+        self.target = ""
+        self.body_bytes = math.inf
+        self._strip = strip
+        self._listener = create_server(("127.0.0.1", 0))
 
     @property
     def name(self) -> str:
-        host, port = self.sock.getsockname()
+        host, port = self._listener.getsockname()
         return f"{host}:{port}"
 
     @property
@@ -48,7 +54,10 @@ class Proxy:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         if not request.path.startswith(f"{PREFIX}/"):
             return web.Response(status=404, text="the proxy has nothing else")
-        path = request.path_qs.removeprefix(PREFIX) if self.strip else request.path_qs
+        if (request.content_length or 0) > self.body_bytes:
+            page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+            return web.Response(status=413, text=page, content_type="text/html")
+        path = request.path_qs.removeprefix(PREFIX) if self._strip else request.path_qs
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN}
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._socket(request, self.target + path, headers)
@@ -91,33 +100,20 @@ class Proxy:
         await asyncio.gather(pump(before, behind), pump(behind, before), return_exceptions=True)
         return before
 
-    async def serve(self, stop: asyncio.Event) -> None:
+    async def _begin(self) -> None:
         app = web.Application(client_max_size=0)
         app.router.add_route("*", "/{path:.*}", self.handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         # One that stays idle is no error: alarms may be rare.
-        async with aiohttp.ClientSession(
+        self._http = aiohttp.ClientSession(
             auto_decompress=False,
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
-        ) as self._http:
-            await runner.setup()
-            await web.SockSite(runner, self.sock).start()
-            await stop.wait()
-            await runner.cleanup()
+        )
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._listener).start()
 
-
-@contextmanager
-def proxy(*, strip: bool) -> Iterator[Proxy]:
-    """Run a proxy; set its `target` when the server behind it is there."""
-    made = Proxy(create_server(("127.0.0.1", 0)), strip)
-    loop = asyncio.new_event_loop()
-    stop = asyncio.Event()
-    thread = threading.Thread(target=loop.run_until_complete, args=(made.serve(stop),), daemon=True)
-    thread.start()
-    try:
-        yield made
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
-        loop.close()
+    async def _end(self) -> None:
+        await self._runner.cleanup()
+        await self._http.close()
+        await super()._end()

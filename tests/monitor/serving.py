@@ -69,11 +69,18 @@ class Dashboard:
 
     url: str
     process: subprocess.Popen[str]
+    killed: bool = False
 
     @property
     def port(self) -> int:
         """Where it listens."""
         return urlsplit(self.url).port or 0
+
+    def kill(self) -> None:
+        """Kill it outright."""
+        self.killed = True
+        self.process.kill()
+        self.process.wait()
 
     def leap(self) -> None:
         """Put its clock forward by `LEAP_H` hours."""
@@ -90,7 +97,7 @@ class Dashboard:
 
 @contextmanager
 def dashboard(redis_url: str, **reach: Any) -> Iterator[Dashboard]:
-    """Run a dashboard; on leaving, it must stop cleanly.
+    """Run a dashboard; on leaving, it must stop cleanly, unless it was killed.
 
     `reach` is as in `monitor.reach.Reach`, and may have the folder of ``recordings``.
     """
@@ -100,9 +107,11 @@ def dashboard(redis_url: str, **reach: Any) -> Iterator[Dashboard]:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         assert url.startswith("http"), "the dashboard did not start"
-        yield Dashboard(url, process)
-        process.terminate()
-        assert process.wait(10) == 0
+        running = Dashboard(url, process)
+        yield running
+        if not running.killed:
+            process.terminate()
+            assert process.wait(10) == 0
     finally:
         process.kill()
         process.wait()

@@ -18,7 +18,7 @@ from stream.clock import SystemClock
 from stream.contract import AlarmEvent, AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
 from tests.browser import needs_browser, open_page
-from tests.monitor.login.people import OPERATOR, PASSWORD, users_file
+from tests.monitor.login.people import OPERATOR, sign_in, users_file
 from tests.monitor.messages import S, alarm
 from tests.monitor.serving import Dashboard, FakeWard, dashboard
 from tests.stream.test_worker import FALLS_ILL, feed, patient, publish
@@ -80,16 +80,16 @@ def test_open_alarms_come_by_bed_and_urgency_and_filters_hide_some(
     three(ward)
     expect(page.locator(ENTRY)).to_have_count(3)
     assert messages(page, ".group:not([data-bed='*']) h3") == ["bed-10", "bed-1"]
-    assert messages(page) == ["asystole", "lead off: II", "atrial fibrillation"]
+    assert messages(page) == ["Asystole", "Lead off: II", "Atrial fibrillation"]
     assert messages(page, f"{ENTRY} .sign") == ["***", "!!", "*"]
     expect(page.locator(f"{ENTRY} .for").first).to_have_text(re.compile(r"1 min \d\d s"))
     assert messages(page, ".calm-beds .chip") == ["bed-2"]
     expect(page.locator("#open-count")).to_have_text(re.compile("[34]"))
     page.select_option("[data-filter=kind]", "technical")
-    assert messages(page) == ["lead off: II"]
+    assert messages(page) == ["Lead off: II"]
     page.select_option("[data-filter=kind]", "")
     page.select_option("[data-filter=priority]", "medium")
-    assert messages(page) == ["asystole", "lead off: II"]
+    assert messages(page) == ["Asystole", "Lead off: II"]
     page.select_option("[data-filter=bed]", "bed-2")
     assert messages(page) == []
     expect(page.locator(".group .calm")).to_have_text("No open alarm.")
@@ -133,7 +133,7 @@ def test_the_history_has_a_row_for_each_alarm(page: Page, served: Dashboard, war
     expect(page.locator(".past")).to_have_count(2)
     row = page.locator(".past", has_text="asystole")
     cells = row.locator("td").all_inner_texts()
-    assert cells[:3] == ["***", "bed-1", "asystole"]
+    assert cells[:3] == ["***", "bed-1", "Asystole"]
     assert cells[4].startswith("nurse 7 ")
     assert cells[6] == "50 s"
     row.click()
@@ -187,9 +187,7 @@ def test_an_alarm_of_a_worker_is_seen_acknowledged_and_written_down(
         in_thread(fill())
         with dashboard(ward.url, users=tmp_path / "users.json") as running:
             page.goto(f"{running.url}?view=alarms")
-            page.fill("#user", OPERATOR)
-            page.fill("#password", PASSWORD)
-            page.click("button[type=submit]")
+            sign_in(page, OPERATOR)
             entry = page.locator(".entry.high:not(.technical)").first
             entry.click()
             picture = page.locator(".snapshot img")

@@ -198,6 +198,56 @@ def test_a_socket_that_is_cut_and_taken_up_again_misses_nothing(short_tmp: Path)
     asyncio.run(main())
 
 
+async def by_stream(
+    http: aiohttp.ClientSession, since: str
+) -> AsyncIterator[tuple[str, dict[str, Any] | None]]:
+    async with http.get("/api/alarms/stream", headers={"Last-Event-ID": since}) as answer:
+        assert answer.status == 200
+        async for one in server_sent(answer):
+            yield one["id"], None if one.get("event") == "heartbeat" else json.loads(one["data"])
+
+
+async def by_socket(
+    http: aiohttp.ClientSession, since: str
+) -> AsyncIterator[tuple[str, dict[str, Any] | None]]:
+    async with http.ws_connect("/api/alarms/ws", params={"since": since}) as ws:
+        async for message in ws:
+            said = json.loads(message.data)
+            yield said.get("heartbeat") or said["position"], None if "heartbeat" in said else said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("follow", [by_stream, by_socket])
+def test_a_dashboard_that_is_killed_loses_and_doubles_nothing(
+    redis_server: EmbeddedServer,
+    follow: Callable[[aiohttp.ClientSession, str], AsyncIterator[tuple[str, dict[str, Any] | None]]],
+) -> None:
+    async def main() -> list[int]:
+        seen: list[int] = []
+        position = "0-0"
+        async with await Bus.connect(redis_server.url) as bus:
+            await publish(bus, *[event(number) for number in range(40)])
+            for kill_at in (25, None):
+                with dashboard(redis_server.url) as running:
+                    async with aiohttp.ClientSession(running.url) as http:
+                        try:
+                            async for at, alarm in follow(http, position):
+                                position = at
+                                if alarm is not None and alarm["rule"] != SERVICE_SILENT:
+                                    seen.append(number_of(alarm))
+                                if kill_at is not None and len(seen) == kill_at and not running.killed:
+                                    # What is on its way may still arrive.
+                                    running.kill()
+                                    await publish(bus, *[event(number) for number in range(40, 60)])
+                                if len(seen) >= 60:
+                                    break
+                        except aiohttp.ClientError:
+                            assert running.killed
+        return seen
+
+    assert asyncio.run(asyncio.wait_for(main(), 120)) == list(range(60))
+
+
 @pytest.mark.slow
 def test_a_follower_that_does_not_read_is_dropped_and_costs_no_memory(redis_server: EmbeddedServer) -> None:
     import psutil

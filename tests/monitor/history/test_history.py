@@ -198,12 +198,13 @@ def test_what_the_model_says_is_what_the_worker_found(served: Served) -> None:
         query = {"from": T0_MS + VT_S * 1000, "seconds": 10}
         found = await settled(lambda: packet(http, f"{PATH}/findings", **query))
         assert found["trouble"] == ""
-        windows = {round(at): (score, over) for at, score, over in found["windows"]}
+        windows = {round(at): (score, over) for at, score, over, _ in found["windows"]}
         assert windows == {
             round(at): (pytest.approx(one.score), one.anomalous) for at, one in live.items() if at in live
         }
         assert any(over for _, over in windows.values())
         assert found["threshold"] == served.live.findings[0].threshold
+        assert {threshold for *_, threshold in found["windows"]} == {found["threshold"]}
         beats = {beat // 4 for second in served.live.vitals for beat in second.beats}
         start = round(VT_S * 500) // 4
         assert {start + beat for beat in found["beats"]} == {b for b in beats if start <= b < start + 1251}
@@ -282,6 +283,49 @@ def test_a_baseline_that_was_confirmed_is_the_reference(served: Served) -> None:
         asked = {"from": T0_MS + 60_000, "seconds": 8}
         again = await settled(lambda: told(http, "api/history/based/comparison", **asked))
         assert again["reference"] == found
+
+    talk(served.url, body)
+
+
+def test_the_threshold_is_the_one_that_was_in_force_then(served: Served) -> None:
+    ahead = 30 * 86_400 * S
+    write(served.root / "strict", first_session(), begun_ns=T0 + ahead)
+
+    async def say(kind: str, at_s: int, **value: Any) -> None:
+        async with await Bus.connect(served.redis_url) as bus:
+            at = T0 + ahead + at_s * S
+            await AuditLog(bus).append(
+                entry=f"{kind}-{at_s}",
+                bed="strict",
+                kind=kind,
+                who="anna",
+                at=at,
+                done=True,
+                value=value,
+                message="done",
+            )
+
+    async def body(http: aiohttp.ClientSession) -> None:
+        async def found() -> dict[str, Any]:
+            query = {"from": T0_MS + 60_000, "seconds": 5}
+            told_ = await settled(lambda: packet(http, "api/history/strict/findings", **query))
+            assert told_["state"] == "done", told_
+            return told_
+
+        first = await found()
+        own = first["threshold"]
+        assert {window[3] for window in first["windows"]} == {own}
+        # Every window is over it; after half a minute the model's own is in force again.
+        await say("set_threshold", 30, asked=-5.0, before=None, after=-5.0)
+        await say("set_threshold", 60, asked=None, before=-5.0, after=None)
+        windows = (await found())["windows"]
+        held = {round((at - T0_MS) / 1000, 1): (over, threshold) for at, _, over, threshold in windows}
+        assert {threshold for at, (_, threshold) in held.items() if 30 < at < 60} == {-5.0}
+        assert all(over for at, (over, _) in held.items() if 30 < at < 60)
+        before, later = (
+            {one for at, one in held.items() if low < at < high} for low, high in ((0, 30), (60, 85))
+        )
+        assert before == later == {(False, own)}
 
     talk(served.url, body)
 
@@ -382,7 +426,7 @@ def test_a_bed_that_is_being_recorded_grows_and_is_analysed_on(served: Served) -
         while again["windows"] == first["windows"]:
             await asyncio.sleep(0.2)  # another process analyses
             again = await ask()
-        assert max(at for at, _, _ in again["windows"]) > T0_MS + 50_000
+        assert max(window[0] for window in again["windows"]) > T0_MS + 50_000
 
     talk(served.url, body)
 
@@ -399,3 +443,32 @@ def test_without_recordings_it_says_where_they_are_looked_for(
 
     with dashboard(redis_server.url, recordings=tmp_path / "none") as running:
         talk(running.url, body_of(running))
+
+
+def test_whoever_asks_while_it_stops_is_cut_off_and_told_of_no_error(
+    redis_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    write(tmp_path / "bed-1", first_session()[:150])
+
+    async def ask(http: aiohttp.ClientSession, answered: asyncio.Event) -> set[int]:
+        seen = set()
+        while True:
+            try:
+                async with http.get(
+                    "/api/history/bed-1/signal", params={"from": str(T0_MS), "seconds": "20"}
+                ) as answer:
+                    seen.add(answer.status)
+                    answered.set()
+            except aiohttp.ClientError:
+                return seen
+
+    async def go(running: Dashboard) -> list[set[int]]:
+        answered = asyncio.Event()
+        async with aiohttp.ClientSession(running.url) as http:
+            asking = [asyncio.create_task(ask(http, answered)) for _ in range(8)]
+            await asyncio.wait_for(answered.wait(), 30)
+            running.process.terminate()
+            return await asyncio.wait_for(asyncio.gather(*asking), 30)
+
+    with dashboard(redis_server.url, recordings=tmp_path) as running:
+        assert set().union(*asyncio.run(go(running))) == {200}

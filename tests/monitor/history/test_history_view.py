@@ -11,16 +11,18 @@ from urllib.parse import quote
 
 import pytest
 import wfdb
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 import bedside
 from stream.embedded import EmbeddedServer
-from tests.browser import needs_browser, open_page, text, wait
+from stream.recording.store import Recordings
+from tests.browser import ANALYSED_MS, analysed, needs_browser, open_page, painted_sheet, text, wait
 from tests.monitor.history.recorded import BED, SECOND_S, SECONDS, VT_S, first_session, record_patient
 from tests.monitor.history.test_history import go_on, write
 from tests.monitor.messages import alarm
 from tests.monitor.serving import FakeWard, dashboard
 from tests.stream.recording.making import T0
+from tests.stream.recording.test_recorder import recorder, send, until
 
 pytestmark = [pytest.mark.page, pytest.mark.slow, needs_browser]
 
@@ -52,19 +54,8 @@ def at_s(page: Page) -> float:
     return (float(page.evaluate(AT)) - T0_MS) / 1000
 
 
-def painted(page: Page, layer: str) -> int:
-    """Return how many points, or shades, of a layer the sheet has."""
-    return int(
-        page.evaluate(
-            """(layer) => {
-              const board = window.bedside?.parts.historySheet?.board ?? null;
-              if (board === null) return 0;
-              const none = layer === "trace" || layer === "expected" ? -32768 : 0;
-              return board[layer].reduce((sum, ring) => sum + ring.reduce((n, v) => n + (v !== none), 0), 0);
-            }""",
-            layer,
-        )
-    )
+def recorded_to(root: Path) -> int:
+    return (Recordings(root).span(BED) or (0, 0))[1]
 
 
 def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, artefacts: Path) -> None:
@@ -73,7 +64,7 @@ def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, arte
     page.keyboard.press("h")
     expect(page.locator("#hist-bed")).to_have_value(BED)
     # At its end, and of the newest session.
-    wait(page, lambda: painted(page, "trace") > 0)
+    wait(page, lambda: painted_sheet(page, "trace") > 0)
     assert at_s(page) > SECOND_S
     expect(page.locator("#hist-alarms button")).to_have_count(5)
     row = page.locator("#hist-alarms button", has_text="Ventricular tachycardia")
@@ -81,10 +72,9 @@ def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, arte
     expect(row).to_have_attribute("aria-current", "true")
     assert VT_S - 1 < at_s(page) < VT_S + 3
     # The signal is there before the model is.
-    wait(page, lambda: painted(page, "trace") > 10_000)
-    expect(page.locator("#hist-state[data-state=done]")).to_have_text("analysed by cae-100hz")
-    assert painted(page, "expected") > 10_000
-    assert painted(page, "error") > 2_500
+    wait(page, lambda: painted_sheet(page, "trace") > 10_000)
+    analysed(page)
+    assert painted_sheet(page, "error") > 2_500
     expect(page.locator("#hist-score")).to_have_text(re.compile(r"\d\.\d"))
     expect(page.locator("#hist-rate")).to_have_text(re.compile(r"\d+"))
     page.screenshot(path=artefacts / "history-alarm.png")
@@ -95,7 +85,7 @@ def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, arte
     wait(page, lambda: at_s(page) > began + 12)
     page.click("#hist-play")
     stopped = at_s(page)
-    assert painted(page, "trace") > 10_000
+    assert painted_sheet(page, "trace") > 10_000
     page.keyboard.press("ArrowLeft")
     wait(page, lambda: abs(at_s(page) - stopped + 10) < 0.2)
     page.keyboard.press("[")
@@ -105,7 +95,7 @@ def test_an_alarm_is_found_looked_at_and_played_again(page: Page, url: str, arte
 
 def test_scrolling_the_timeline_over_a_gap(page: Page, url: str) -> None:
     page.goto(f"{url}?view=history&bed={quote(BED)}")
-    wait(page, lambda: painted(page, "trace") > 0)
+    wait(page, lambda: painted_sheet(page, "trace") > 0)
     page.select_option("#hist-zoom", "15")
     line = page.locator("#hist-line").bounding_box()
     assert line is not None
@@ -117,7 +107,7 @@ def test_scrolling_the_timeline_over_a_gap(page: Page, url: str) -> None:
 
     page.mouse.click(x(20.0), line["y"] + 60)
     wait(page, lambda: abs(at_s(page) - 20) < 3)
-    wait(page, lambda: painted(page, "trace") > 10_000)
+    wait(page, lambda: painted_sheet(page, "trace") > 10_000)
     # Where nothing was recorded, that is said.
     page.mouse.click(x(SECONDS + 30), line["y"] + 60)
     expect(page.locator("#hist-notice")).to_have_text("Nothing was recorded here")
@@ -138,7 +128,7 @@ def test_scrolling_the_timeline_over_a_gap(page: Page, url: str) -> None:
 
 def test_a_link_leads_to_its_moment_and_a_comparison(page: Page, url: str, artefacts: Path) -> None:
     page.goto(f"{url}?view=history&bed={quote(BED)}")
-    wait(page, lambda: painted(page, "trace") > 0)
+    wait(page, lambda: painted_sheet(page, "trace") > 0)
     page.locator("#hist-alarms button", has_text="Ventricular tachycardia").click()
     # The address follows the cursor after a moment, and named the end of the recording before.
     wait(page, lambda: abs(page.evaluate(LINKED) - page.evaluate(AT)) <= 1)
@@ -146,11 +136,11 @@ def test_a_link_leads_to_its_moment_and_a_comparison(page: Page, url: str, artef
     link = page.url
     page.goto("about:blank")
     page.goto(link)
-    wait(page, lambda: painted(page, "expected") > 10_000)
+    analysed(page)
     wait(page, lambda: abs(at_s(page) - moment) < 0.01)
     page.keyboard.press("c")
     words = page.locator("#hist-words")
-    expect(words).to_contain_text("Reference: the first clean minute recorded", timeout=60_000)
+    expect(words).to_contain_text("Reference: the first clean minute recorded", timeout=ANALYSED_MS)
     expect(page.locator("#hist-beats figure")).to_have_count(12)
     expect(page.locator("#hist-numbers")).to_contain_text("Heart rate80 bpm")
     assert "unlike" in str(page.locator("[data-lead=II] figcaption span").nth(1).get_attribute("class"))
@@ -164,9 +154,33 @@ def test_a_link_leads_to_its_moment_and_a_comparison(page: Page, url: str, artef
     page.screenshot(path=artefacts / "history-compare-dark.png")
 
 
+def test_a_sheet_is_laid_out_once_however_slow_the_model_is(page: Page, url: str) -> None:
+    """What the model says makes the legend longer, which leaves the sheet less room: it must end there."""
+    page.goto(f"{url}?view=history&bed={quote(BED)}&at=2025-11-29T10:31:31.6Z")
+    analysed(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/comparison?" in request.url else None)
+    unanswered: list[Route] = []
+
+    def answer(route: Route) -> None:
+        # Of the first sheet that fits beside the comparison nothing gets known, of all others everything.
+        if not unanswered or route.request.url == unanswered[0].request.url:
+            unanswered.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/findings?*", answer)
+    page.keyboard.press("c")
+    expect(page.locator("#hist-words")).to_contain_text("Reference:", timeout=ANALYSED_MS)
+    page.wait_for_timeout(1500)
+    asked.clear()
+    page.wait_for_timeout(1500)
+    assert asked == []
+
+
 def test_exports_are_saved_and_open(page: Page, url: str, tmp_path: Path) -> None:
     page.goto(f"{url}?view=history&bed={quote(BED)}&at=2025-11-29T10:31:25Z")
-    wait(page, lambda: painted(page, "trace") > 0)
+    wait(page, lambda: painted_sheet(page, "trace") > 0)
     page.click("#hist-export summary")
     with page.expect_download() as saved:
         page.click("[data-form=zip]")
@@ -185,23 +199,27 @@ def test_exports_are_saved_and_open(page: Page, url: str, tmp_path: Path) -> Non
 
 
 def test_a_bed_that_is_recorded_now_goes_on_and_is_reached_from_its_live_view(
-    page: Page, url: str, recordings: Path, redis_server_module: EmbeddedServer
+    page: Page, redis_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     chunks = first_session()
-    writer = write(recordings / "bed-1", chunks[:100])
-    with FakeWard(redis_server_module.url, {"bed-1": ("I", "II")}).running() as ward:
-        page.goto(f"{url}?view=bed&bed=bed-1")
+    writer = write(tmp_path / "bed-1", chunks[:100])
+    # Of its own: an alarm has a banner on every page, and leaves sheets less room.
+    with (
+        FakeWard(redis_server.url, {"bed-1": ("I", "II")}).running() as ward,
+        dashboard(redis_server.url, recordings=tmp_path) as running,
+    ):
+        page.goto(f"{running.url}?view=bed&bed=bed-1")
         expect(page.locator("#name")).to_have_text("bed-1")
         page.click("#past")
         expect(page.locator("#hist-span")).to_have_text(re.compile("recorded .* to now"))
-        wait(page, lambda: painted(page, "trace") > 0)
-        before = painted(page, "trace")
+        wait(page, lambda: painted_sheet(page, "trace") > 0)
+        before = painted_sheet(page, "trace")
         go_on(writer, chunks[100:150])
         page.keyboard.press("End")
         wait(page, lambda: at_s(page) > 19)
         # What has come since is known within seconds.
         wait(page, lambda: page.keyboard.press("End") or at_s(page) > 29)
-        wait(page, lambda: painted(page, "trace") >= before)
+        wait(page, lambda: painted_sheet(page, "trace") >= before)
         page.keyboard.press("l")
         expect(page.locator("#view-bed")).to_be_visible()
         # From an alarm of the panel, too.
@@ -210,6 +228,27 @@ def test_a_bed_that_is_recorded_now_goes_on_and_is_reached_from_its_live_view(
         page.locator(".entry", has_text="unusual ECG").click()
         page.click("text=Show in history")
         wait(page, lambda: abs(at_s(page) - 8) < 0.1)
+
+
+def test_a_bed_whose_recorder_was_killed_is_not_said_to_be_recorded(
+    redis_server: EmbeddedServer, tmp_path: Path, artefacts: Path
+) -> None:
+    with dashboard(redis_server.url, recordings=tmp_path) as running:
+        with recorder(redis_server, tmp_path) as process:
+            # Before the browser, which has an event loop of its own.
+            send(redis_server, first_session()[:150])
+            until(lambda: recorded_to(tmp_path) == T0 + 30 * 10**9)
+            process.kill()
+            process.wait()
+        assert Recordings(tmp_path).segments(BED)[-1].is_open
+        with open_page(1280, 800) as page:
+            page.goto(f"{running.url}?view=history&bed={quote(BED)}")
+            span = page.locator("#hist-span")
+            expect(span).to_have_text(re.compile("recorded .* to now$"))
+            # Some hours later.
+            running.leap()
+            expect(span).to_have_text(re.compile(r"recorded .* to [-\d: ]+ · nothing is recorded now$"))
+            page.screenshot(path=artefacts / "history-killed.png")
 
 
 def test_without_recordings_it_says_how_to_record(
@@ -224,4 +263,4 @@ def test_without_recordings_it_says_how_to_record(
         folder.mkdir()
         write(folder / "icu-2", first_session()[:60])
         expect(page.locator("#hist-bed")).to_have_value("icu-2")
-        wait(page, lambda: painted(page, "trace") > 0)
+        wait(page, lambda: painted_sheet(page, "trace") > 0)

@@ -258,6 +258,41 @@ def test_a_chunk_that_contradicts_its_session_is_left_out() -> None:
     assert feed.ring.stop == 100
 
 
+STRANGERS: list[dict[str, object]] = [{"leads": ("V1",)}, {"fs": 250.0}, {"n0": 0}]
+
+
+@pytest.mark.parametrize("strange", STRANGERS)
+def test_a_feed_goes_on_behind_a_chunk_that_contradicts_it(strange: dict[str, object]) -> None:
+    ward = ward_with(*range(10))
+    # Of the right session, and far ahead.
+    ward.take_chunk(chunk(1_000_000, **strange), T0 + 3 * S)  # type: ignore[arg-type]
+    ward.take_chunk(chunk(10), T0 + 3 * S)
+    feed = ward.beds["bed-1"].feed
+    assert feed is not None
+    assert (feed.ring.first, feed.ring.stop, feed.missing) == (0, 1100, 0)
+
+
+@pytest.mark.parametrize("strange", STRANGERS)
+def test_a_feed_that_began_with_a_chunk_that_contradicts_it_begins_anew(strange: dict[str, object]) -> None:
+    ward = Ward()
+    ward.take_chunk(chunk(1_000_000, **strange), T0)  # type: ignore[arg-type]
+    for seq in range(10, 20):
+        ward.take_chunk(chunk(seq), T0 + seq * S)
+    feed = ward.beds["bed-1"].feed
+    assert feed is not None
+    assert (feed.leads, feed.fs, feed.ring.stop, feed.missing) == (("I", "II"), 500.0, 2000, 0)
+    assert not ward.beds["bed-1"].former
+
+
+def test_a_feed_that_is_sent_again_does_not_begin_anew() -> None:
+    ward = ward_with(*range(20))
+    for seq in [*range(10, 20), *range(20)]:
+        ward.take_chunk(chunk(seq), T0 + 20 * S)
+    feed = ward.beds["bed-1"].feed
+    assert feed is not None
+    assert (feed.ring.first, feed.ring.stop) == (0, 2000)
+
+
 def test_an_invalid_sample_is_a_gap() -> None:
     millivolts = np.zeros((100, 2))
     millivolts[10:20, 1] = np.nan

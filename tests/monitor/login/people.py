@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from monitor.login.passwords import hashed
 from monitor.login.users import Role, User, changing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 PASSWORD = "correct horse battery"
 WRONG = "wrong horse battery"
@@ -22,3 +26,10 @@ def users_file(path: Path) -> dict[str, str]:
         file.users[VIEWER] = User(role=Role.VIEWER, password=_hashed(PASSWORD))
         file.users[PROGRAM] = User(role=Role.OPERATOR)
         return {name: file.add_token(name) for name in (OPERATOR, VIEWER, PROGRAM)}
+
+
+def sign_in(page: Page, user: str, password: str = PASSWORD) -> None:
+    """Fill in and send the form."""
+    page.fill("#user", user)
+    page.fill("#password", password)
+    page.click("button[type=submit]")

@@ -12,9 +12,9 @@ from playwright.sync_api import Page, expect
 from monitor.login.users import changing
 from stream.embedded import EmbeddedServer
 from tests.browser import needs_browser, open_page
-from tests.monitor.login.people import OPERATOR, PASSWORD, VIEWER, WRONG, users_file
+from tests.monitor.login.people import OPERATOR, VIEWER, WRONG, sign_in, users_file
 from tests.monitor.messages import alarm
-from tests.monitor.proxy import proxy
+from tests.monitor.proxy import Proxy
 from tests.monitor.serving import Dashboard, FakeWard, dashboard
 
 pytestmark = [pytest.mark.page, pytest.mark.slow, needs_browser]
@@ -42,12 +42,6 @@ def served(redis_server: EmbeddedServer, users: Path) -> Iterator[Dashboard]:
 def ward(redis_server: EmbeddedServer) -> Iterator[FakeWard]:
     with FakeWard(redis_server.url, {"bed-1": ("I", "II"), "bed-2": ("II",)}).running() as running:
         yield running
-
-
-def sign_in(page: Page, user: str, password: str = PASSWORD) -> None:
-    page.fill("#user", user)
-    page.fill("#password", password)
-    page.click("button[type=submit]")
 
 
 def test_who_signs_in_is_where_they_wanted_to_be(page: Page, served: Dashboard, ward: FakeWard) -> None:
@@ -110,7 +104,7 @@ def test_it_works_behind_a_proxy_under_a_prefix(
     page: Page, redis_server: EmbeddedServer, users: Path, ward: FakeWard, strip: bool
 ) -> None:
     with (
-        proxy(strip=strip) as before,
+        Proxy(strip=strip) as before,
         dashboard(redis_server.url, users=users, names=[before.name], path="/bedside") as running,
     ):
         before.target = f"http://127.0.0.1:{running.port}"

@@ -18,8 +18,9 @@ from monitor.report.figures import leads_figure, thinned
 from monitor.report.page import write_html
 from monitor.report.picture import write_picture
 from monitor.report.rows import BAR_MM, lay_out
-from stream.offline import AlarmResult, Analysis, MapResult, WindowResult
+from stream.offline import AlarmResult, Analysis, MapResult
 from stream.overlay import Traces
+from stream.results import WindowResult
 from stream.stretches import Stretch
 from tests.browser import needs_browser, open_page
 

@@ -2,125 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import shutil
-import sys
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
-from bench.ports import free_port
-from bench.ward import Ward
-from ingest.chunks import chunks_of
-from ingest.simulator import PatientSimulator
-from stream.bus import Bus
-from stream.children import spawn
-from stream.clock import SystemClock
-from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
 from stream.recording import metrics as recorder
 from stream.settings import Settings
-from stream.topics import SAMPLES
 from tests.monitor.serving import dashboard
+from tests.monitor.system.deployed import BEDS, DOCS, Running, deployment, get, wait_for
 
-DOCS = Path(__file__).parents[3] / "docs"
-BEDS = ("icu-4711", "icu-4712")
-PATIENCE_S = 60.0
 # Samples of each kind of metric carry these behind its name.
 ENDINGS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
 
 
-class Answer(NamedTuple):
-    status: int
-    kind: str
-    text: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-def get(url: str, **headers: str) -> Answer:
-    request = urllib.request.Request(url, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return Answer(answer.status, answer.headers["Content-Type"], answer.read().decode())
-    except urllib.error.HTTPError as error:
-        return Answer(error.code, error.headers["Content-Type"], error.read().decode())
-
-
-def wait_for(condition: Any, every_s: float = 0.1) -> Any:
-    """Ask until it is so; what HTTP tells has no event that a test could await."""
-    clock = SystemClock()
-    end_ns = clock.now_ns() + round(PATIENCE_S * 1e9)
-    while not (found := condition()):
-        assert clock.now_ns() < end_ns, "it does not come about"
-        asyncio.run(clock.sleep_until(clock.now_ns() + round(every_s * 1e9)))
-    return found
-
-
-class Running(NamedTuple):
-    """A worker, a feed that has been, a feed that is, and a dashboard."""
-
-    page: str
-    pages: tuple[str, str, str]
-    """Where Prometheus looks: dashboard, worker, ingest."""
-    worker: str
-    report: Any
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    directory = Path(tempfile.mkdtemp(prefix="bs-"))
-    ports = [free_port() for _ in range(3)]
-    urls = [f"http://127.0.0.1:{port}/" for port in ports]
-    with Ward(directory, page_port=ports[0], worker_options=("--metrics-port", str(ports[1]))) as ward:
-        asyncio.run(ward.ready())
-        asyncio.run(feed(ward.url))
-        command = [sys.executable, "-m", "bedside", "ingest", "simulate", "--beds", "1", "--redis", ward.url]
-        ingest = spawn([*command, "--metrics-port", str(ports[2])])
-        try:
-
-            def done() -> Any:
-                report = get(f"{urls[0]}api/system").json
-                (worker,) = report["workers"]
-                status = worker["status"]
-                well = (
-                    status and status["stages"] and status["beds"] == 3 and status["errors"]["dead letters"]
-                )
-                return report if well and report["alarms"]["last_hour"]["high"] else None
-
-            report = wait_for(done)
-            pages = (urls[0] + "metrics", urls[1] + "metrics", urls[2] + "metrics")
-            yield Running(urls[0], pages, report["workers"][0]["name"], report)
-            ward.check()
-        finally:
-            ingest.kill()
-            ingest.wait()
-    shutil.rmtree(directory, ignore_errors=True)
-
-
-async def feed(url: str) -> None:
-    """Publish half a minute of two beds that fall ill, and something that is no chunk."""
-    async with await Bus.connect(url) as bus:
-        clock = SystemClock()
-        for seed, bed in enumerate(BEDS):
-            patient = PatientSimulator(seed, "sinus:80@0 vt:180@10", fs=500.0, duration_s=30.0)
-            for chunk in chunks_of(patient, bed, f"session-of-{bed}", chunk_s=0.2):
-                header = chunk.header.model_copy(update={"ingest_ns": clock.now_ns()})
-                value = SampleChunk(header, chunk.samples).encode()
-                await bus.publish(SAMPLES, bed.encode(), value)
-            # Once more: it is left out.
-            await bus.publish(SAMPLES, bed.encode(), value)
-        await bus.client.xadd(f"{bus.prefix}{SAMPLES}:0", {"k": "icu-4713", "v": "no chunk"})
+    with deployment() as there:
+        yield there
+        there.ward.check()
 
 
 def exposed(*pages: str) -> dict[str, set[str]]:
@@ -258,6 +165,31 @@ def test_grafana_and_the_alerts_ask_for_what_there_is(running: Running) -> None:
         for names in re.findall(r"by \(([^)]+)\)", expression):
             wanted = {name.strip() for name in names.split(",")} - {"instance"}
             assert wanted <= set[str]().union(*(there[name] for name in used(expression))), expression
+
+
+def test_grafana_knows_every_field_of_the_dashboard() -> None:
+    plugins.register_default_plugins()
+    board = json.loads((DOCS / "grafana" / "bedside.json").read_text())
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    assert unknown(board, read) == []
+    # What it does not know is lost.
+    board["panels"][1]["options"]["colourMode"] = "value"
+    read = json.loads(JSONEncoder().encode(Dashboard.from_json(board)))
+    assert unknown(board, read) == ["/panels/1/options/colourMode"]
+
+
+def unknown(given: Any, read: Any, where: str = "") -> list[str]:
+    """Return where a value is not what has been read of it."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        return [
+            place
+            for name, value in given.items()
+            for place in unknown(value, read.get(name), f"{where}/{name}")
+        ]
+    if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        pairs = enumerate(zip(given, read, strict=True))
+        return [place for n, (one, other) in pairs for place in unknown(one, other, f"{where}/{n}")]
+    return [] if given == read else [where]
 
 
 def test_only_machinery_may_come_by_another_name(running: Running) -> None:

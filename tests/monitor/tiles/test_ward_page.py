@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from stream.clock import SystemClock
 from stream.contract import AlarmKind, Presence, Priority
 from stream.embedded import EmbeddedServer
 from stream.leads import LEADS
-from tests.browser import needs_browser, open_page
+from tests.browser import needs_browser, open_page, wait
 from tests.monitor.messages import S, alarm
 from tests.monitor.serving import Dashboard, FakeWard, dashboard
 
@@ -56,6 +57,32 @@ _FLASH = """
   const {animationName, animationDuration} = getComputedStyle(sign);
   return animationName === "none" ? "none" : `${animationName} ${animationDuration}`;
 }
+"""
+# By beds on a screen of 1920 x 1080: the least sizes of rate and sign, CSS pixels, and the diagonal in inches
+# from which on the rate is readable from three metres; see docs/page.md.
+AFAR = {16: (63, 31, 24), 36: (56, 27, 27), 64: (41, 20, 36)}
+# A digit is readable from 250 times its height.
+DIGIT_MM = 3000 / 250
+# Font sizes, and the height of a digit in the font that this machine has.
+_SIZES = """
+(selector) => {
+  const sizes = [], context = document.createElement("canvas").getContext("2d");
+  let digit = Infinity;
+  for (const e of document.querySelectorAll(selector)) {
+    const {fontWeight, fontSize, fontFamily} = getComputedStyle(e);
+    sizes.push(parseFloat(fontSize));
+    context.font = `${fontWeight} ${fontSize} ${fontFamily}`;
+    digit = Math.min(digit, context.measureText("7").actualBoundingBoxAscent);
+  }
+  return {least: Math.min(...sizes), digit};
+}
+"""
+# The same with three digits in every tile, until the page writes the rates anew; no sooner than this returns.
+_CLIPPED_BY_THREE = f"""
+() => {{
+  for (const rate of document.querySelectorAll(".tile .rate")) rate.textContent = "288";
+  return ({_CLIPPED})();
+}}
 """
 
 
@@ -126,8 +153,16 @@ def test_tiles_fill_the_screen_with_one_bed_and_with_64(
                         "(all) => all.map((e) => parseFloat(getComputedStyle(e).fontSize))"
                     )
                     assert min(sizes) >= 40
+            if count in AFAR:
+                assert page.evaluate(_CLIPPED_BY_THREE) == [], f"{count} beds with three digits"
+                large, small, inches = AFAR[count]
+                rate, sign = (page.evaluate(_SIZES, f"#tiles {part}") for part in (".rate", ".sign"))
+                assert rate["least"] >= large
+                assert sign["least"] >= small
+                assert rate["digit"] * inches * 25.4 / math.hypot(1920, 1080) >= DIGIT_MM
         assert beds(page)[:2] == ["ICU-02", "ICU-04"]
-        assert page.evaluate(_RATE) >= 5
+        # For three seconds on end; at once only where nothing else is on the machine.
+        wait(page, lambda: page.evaluate(_RATE) >= 5)
         # One more: a second page, and as large tiles on it.
         ward.beds["ICU-65"] = ALL
         expect(page.locator("#leaf")).to_have_text("Page 1 of 2")
@@ -228,7 +263,8 @@ def test_alarms_are_heard_by_priority_until_somebody_answers(
     expect(page.locator("#sound")).to_have_text("Sound off")
     page.keyboard.press("s")
     page.wait_for_function("() => window.bedside.sounds.high === 1")
-    for name, priority in (("h", Priority.HIGH), ("m", Priority.MEDIUM)):
+    # The urgent one last: for a moment the other would be heard.
+    for name, priority in (("m", Priority.MEDIUM), ("h", Priority.HIGH)):
         bed = "bed-1" if name == "h" else "bed-2"
         answered = alarm(name, 1, bed=bed, priority=priority, presence=Presence.ACKNOWLEDGED)
         ward.raise_alarm(answered)

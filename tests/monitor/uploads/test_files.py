@@ -17,6 +17,8 @@ from monitor.uploads.files import DeskError, check_header, recording_of
         (["day_001.hea", "day.hea", "day_001.dat"], "day.hea"),
         (["ecg.npy"], "ecg.npy"),
         (["ECG.DCM"], "ECG.DCM"),
+        (["ecg (1) [12 leads], Tuesday.npy"], "ecg (1) [12 leads], Tuesday.npy"),
+        (["Müller – 心電図.dcm"], "Müller – 心電図.dcm"),
     ],
 )
 def test_the_file_that_stands_for_a_recording(files: list[str], recording: str) -> None:
@@ -33,6 +35,14 @@ def test_the_file_that_stands_for_a_recording(files: list[str], recording: str) 
         (["../../etc/passwd.hea"], "names of files"),
         ([".hea"], "names of files"),
         (["a..hea"], "names of files"),
+        (["my record.hea", "my record.dat"], "use letters, digits"),
+        (["../a.npy"], "use none of"),
+        ([".npy"], "use none of"),
+        (["-o.npy"], "use none of"),
+        (["<img src=x>.npy"], "use none of"),
+        (["a\nb.npy"], "use none of"),
+        (["\ud800.npy"], "use none of"),
+        (["心" * 80 + ".npy"], "use none of"),
         (["100.hea", "100.hea"], "of another name"),
         ([f"{number}.dat" for number in range(65)], "at most 64 files"),
     ],
@@ -42,15 +52,16 @@ def test_what_is_no_recording_is_refused_in_words(files: list[str], why: str) ->
         recording_of(files)
 
 
-@given(st.lists(st.text(max_size=12), max_size=4))
-def test_whatever_the_names_none_leads_out_of_the_folder(names: list[str]) -> None:
+@given(st.lists(st.text(max_size=12), max_size=4), st.sampled_from([".hea", ".npy"]))
+def test_whatever_the_names_none_leads_out_of_the_folder(names: list[str], suffix: str) -> None:
     try:
-        recording_of([f"{name}.hea" for name in names])
+        recording_of([f"{name}{suffix}" for name in names])
     except DeskError:
         return
     folder = Path("/some/folder")
     for name in names:
-        assert (folder / f"{name}.hea").resolve().parent == folder
+        assert (folder / f"{name}{suffix}").resolve().parent == folder
+        assert "\0" not in name
 
 
 @pytest.mark.parametrize(
