@@ -3,7 +3,7 @@
 ``python -m bench.adapters`` starts a server of its own, an adapter, and a ward of devices that send to it,
 each a process. The arrival is the adapter's stamp of the last message of a chunk, the end the time at which
 the server took the chunk; both are of this machine. What a chunk waits for the rest of its samples is no
-part of it: that is the device's.
+part of it: that is the device's. Of SDC it is the whole way, from the device's last sample.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ MESSAGE_S = 0.1
 """As the documentation advises."""
 _N = round(FS * MESSAGE_S)
 _WARM_UP_S = 2.0
+# SDC sends samples as decimal numbers in XML, which the devices write and the adapter reads in Python: a core
+# has no time for a whole ward.
+_SDC_BEDS = 8
 # Different stretches of signal, so that nobody keeps one.
 _STRETCHES = 16
 
@@ -62,11 +66,21 @@ class Device:
     ----------
     bed : str
     port : int
-        Of this machine, where what it sends to listens.
+        Of this machine, where what it sends to listens; of no other measurement that is under way.
     """
 
     bed: str
     port: int
+
+    @property
+    def name(self) -> str:
+        """Of its own among all that are on the network."""
+        return f"{self.bed}@{self.port}"
+
+    @property
+    def epr(self) -> uuid.UUID:
+        """The same as an SDC device has it."""
+        return uuid.uuid5(uuid.NAMESPACE_URL, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +96,25 @@ class Subject:
     message : callable
         Given the device, the number of the first sample, its time (ns) and the samples in LSB of 1 uV, shape
         (n, leads), the message.
+    named : callable, optional
+        Given a device, the option by which an adapter that looks for devices itself takes it, and no others.
     between : callable, optional
         Given the port, a context in which what is between the two listens there, such as a broker.
+    whole_way : bool
+        The adapter's library stamps an arrival only once it has read the message, and takes samples some time
+        after the device has begun: latencies count from the time at which the last sample of a chunk was
+        taken, and of what is lost only holes can be told.
+    beds : int
+        How many there are unless told.
     """
 
     arguments: Callable[[int], list[str]]
     connect: Callable[[Device], AbstractAsyncContextManager[Send]]
     message: Callable[[Device, int, int, np.ndarray[Any, Any]], bytes]
+    named: Callable[[Device], list[str]] = lambda device: []
     between: Callable[[int], contextlib.AbstractContextManager[None]] | None = None
+    whole_way: bool = False
+    beds: int = 64
 
 
 # ---- the subjects ----------------------------------------------------------------------------------------
@@ -193,7 +218,7 @@ def _hl7(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> b
 async def _outlet(device: Device) -> AsyncIterator[Send]:
     import pylsl
 
-    info = pylsl.StreamInfo(device.bed, "ECG", len(LEADS), FS, "int16", f"{device.bed}@{device.port}")
+    info = pylsl.StreamInfo(device.name, "ECG", len(LEADS), FS, "int16", device.name)
     info.set_channel_labels(list(LEADS))
     info.set_channel_units("uV")
     outlet = pylsl.StreamOutlet(info, chunk_size=_N)
@@ -210,8 +235,21 @@ async def _outlet(device: Device) -> AsyncIterator[Send]:
     await asyncio.sleep(1)
 
 
-def _lsl(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> bytes:
+def _stamped(device: Device, n0: int, t_ns: int, samples: np.ndarray[Any, Any]) -> bytes:
     return t_ns.to_bytes(8, "little") + samples.astype("<i2").tobytes()
+
+
+@contextlib.asynccontextmanager
+async def _sdc(device: Device) -> AsyncIterator[Send]:
+    from bench.sdc_device import device as sdc_device
+
+    async with sdc_device(device.bed, device.epr, LEADS, FS) as report:
+
+        async def send(data: bytes) -> None:
+            t_ns, samples = int.from_bytes(data[:8], "little"), np.frombuffer(data, "<i2", offset=8)
+            await report(t_ns, samples.reshape(_N, -1))
+
+        yield send
 
 
 def _mqtt_arguments(port: int) -> list[str]:
@@ -223,8 +261,16 @@ SUBJECTS: dict[str, Subject] = {
     "tcp-binary": Subject(lambda port: ["tcp", "--port", str(port)], _tcp, _frame),
     "ws-binary": Subject(lambda port: ["ws", "--port", str(port)], _websocket, _binary),
     "hl7": Subject(lambda port: ["hl7", "--port", str(port)], _mllp, _hl7),
-    "lsl": Subject(lambda port: ["lsl"], _outlet, _lsl),
-    "mqtt-binary": Subject(_mqtt_arguments, _mqtt, _binary, _mosquitto),
+    "lsl": Subject(lambda port: ["lsl"], _outlet, _stamped, lambda device: ["--name", device.name]),
+    "mqtt-binary": Subject(_mqtt_arguments, _mqtt, _binary, between=_mosquitto),
+    "sdc": Subject(
+        lambda port: ["sdc"],
+        _sdc,
+        _stamped,
+        lambda device: ["--device", device.epr.urn],
+        whole_way=True,
+        beds=_SDC_BEDS,
+    ),
 }
 """By name."""
 
@@ -237,13 +283,16 @@ def send_all(name: str, port: int, beds: int, messages: int, connected: Any, rep
     report.put(asyncio.run(_send_all(SUBJECTS[name], port, beds, messages, connected)))
 
 
+def _devices(port: int, beds: int) -> list[Device]:
+    return [Device(f"bench-{number}", port) for number in range(beds)]
+
+
 async def _send_all(subject: Subject, port: int, beds: int, messages: int, connected: Any) -> float:
     noise = np.random.default_rng(0)
     stretches = [noise.integers(-2000, 2000, (_N, len(LEADS)), np.int16) for _ in range(_STRETCHES)]
     clock, late, everybody = SystemClock(), [], asyncio.Barrier(beds)
 
-    async def be(number: int) -> None:
-        device = Device(f"bench-{number}", port)
+    async def be(number: int, device: Device) -> None:
         async with subject.connect(device) as send:
             await everybody.wait()
             connected.set()
@@ -257,7 +306,7 @@ async def _send_all(subject: Subject, port: int, beds: int, messages: int, conne
                 late.append(clock.now_ns() - due)
                 await send(data)
 
-    await asyncio.gather(*(be(number) for number in range(beds)))
+    await asyncio.gather(*(be(number, device) for number, device in enumerate(_devices(port, beds))))
     return round(float(np.percentile(late, 99)) / 1e6, 2)
 
 
@@ -279,7 +328,8 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
         server = stack.enter_context(EmbeddedServer(Path(folder)))
         if subject.between is not None:
             stack.enter_context(subject.between(port))
-        command = [sys.executable, "-m", "bedside", "ingest", *subject.arguments(port)]
+        named = [option for device in _devices(port, beds) for option in subject.named(device)]
+        command = [sys.executable, "-m", "bedside", "ingest", *subject.arguments(port), *named]
         adapter = spawn([*command, "--redis", server.url, "--metrics-port", "0"], stderr=subprocess.PIPE)
         assert adapter.stderr is not None
         said = b""
@@ -293,7 +343,7 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
         devices = context.Process(target=send_all, args=(name, port, beds, messages, connected, report))
         devices.start()
         process = psutil.Process(adapter.pid)
-        if not connected.wait(60):
+        if not connected.wait(120):
             raise click.ClickException(f"{name}: the devices could not connect")
         time.sleep(_WARM_UP_S)
         before, begun = process.cpu_times(), time.monotonic()
@@ -303,7 +353,7 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
         devices.join()
         adapter.send_signal(signal.SIGTERM)
         adapter.wait()
-        latency_ms, samples = asyncio.run(_read(server.url))
+        latency_ms, samples, holes = asyncio.run(_read(server.url, subject.whole_way))
         return {
             "adapter": name,
             "beds": beds,
@@ -313,31 +363,38 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
             "max_ms": round(float(np.max(latency_ms)), 1),
             "cpu_percent": round(100 * (sum(after[:2]) - sum(before[:2])) / took, 1),
             "rss_mb": round(memory / 2**20, 1),
-            "lost_samples": beds * messages * _N - samples,
+            "lost_samples": holes if subject.whole_way else beds * messages * _N - samples,
             "devices_late_p99_ms": late_ms,
         }
 
 
-async def _read(url: str) -> tuple[np.ndarray[Any, Any], int]:
+async def _read(url: str, whole_way: bool) -> tuple[np.ndarray[Any, Any], int, int]:
+    # Latencies, samples, and how many are missing between them.
     latency, samples, first = [], 0, 0
+    spans: dict[str, tuple[int, int]] = {}
     async with await Bus.connect(url) as bus:
         async for entry in bus.kept(SAMPLES):
             chunk = SampleChunk.decode(entry.value)
+            header = chunk.header
             samples += len(chunk.samples)
-            first = min(first or chunk.header.ingest_ns, chunk.header.ingest_ns)
-            if not chunk.header.last:
+            begin, _ = spans.get(header.session, (header.n0, 0))
+            spans[header.session] = (begin, chunk.end)
+            first = min(first or header.ingest_ns, header.ingest_ns)
+            if not header.last:
+                since_ns = chunk.time_of(chunk.end) if whole_way else header.ingest_ns
                 # The server tells whole milliseconds: this is never less than what it was.
-                latency.append((chunk.header.ingest_ns, entry.time_ms + 1 - chunk.header.ingest_ns / 1e6))
+                latency.append((header.ingest_ns, entry.time_ms + 1 - since_ns / 1e6))
     warm = first + _WARM_UP_S * 1e9
-    return np.array([ms for at, ms in latency if at >= warm]), samples
+    holes = sum(end - begin for begin, end in spans.values()) - samples
+    return np.array([ms for at, ms in latency if at >= warm]), samples, holes
 
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice(sorted(SUBJECTS)))
-@click.option("--beds", default=64, show_default=True, type=click.IntRange(1, 1024))
+@click.option("--beds", type=click.IntRange(1, 1024), help=f"[default: 64, of SDC {_SDC_BEDS}]")
 @click.option("--seconds", default=60.0, show_default=True, type=click.FloatRange(min=1))
 @json_option
-def main(names: Sequence[str], beds: int, seconds: float, json_path: str | None) -> None:
+def main(names: Sequence[str], beds: int | None, seconds: float, json_path: str | None) -> None:
     """Measure the adapters (all of them, or NAMES): latency from arrival to stream, processor, losses.
 
     \b
@@ -346,7 +403,7 @@ def main(names: Sequence[str], beds: int, seconds: float, json_path: str | None)
     """  # noqa: D301 (click needs the control character)
     rows = []
     for name in names or SUBJECTS:
-        rows.append(measure(name, beds, seconds))
+        rows.append(measure(name, beds or SUBJECTS[name].beds, seconds))
         click.echo(" ".join(f"{key}={value}" for key, value in rows[-1].items()), err=True)
     columns = ("adapter", "p50_ms", "p99_ms", "max_ms", "cpu_percent", "rss_mb", "lost_samples")
     click.echo("\n".join(table(columns, ([str(row[key]) for key in columns] for row in rows))))

@@ -166,6 +166,7 @@ async def measure_capacity(
     budget_ms: float = BUDGET_MS,
     worker_options: tuple[str, ...] = (),
     workers: int = 1,
+    pinned: bool = False,
     on_attempt: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Find the capacity of a deployment on this machine, load generator and subscriber included.
@@ -180,6 +181,8 @@ async def measure_capacity(
     worker_options : tuple of str
         More options of ``bedside worker``.
     workers : int
+    pinned : bool
+        See `bench.ward.Ward`.
     on_attempt : callable, optional
         Called with each row of the curve.
 
@@ -194,7 +197,9 @@ async def measure_capacity(
     options = ("--model", model, *worker_options)
 
     async def carry(beds: int) -> Trial:
-        return await attempt(replace(load, beds=beds), spec, worker_options=options, workers=workers)
+        return await attempt(
+            replace(load, beds=beds), spec, worker_options=options, workers=workers, pinned=pinned
+        )
 
     beds, curve = await search_capacity(carry, search, budget_ms, on_attempt=on_attempt)
     at_capacity = next((row for row in curve if row["beds"] == beds), curve[0])
@@ -212,6 +217,7 @@ async def measure_capacity(
         "precision": at_capacity["precision"],
         "worker_options": list(worker_options),
         "workers": workers,
+        "pinned": pinned,
         **setting,
     }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from stream.console import (
     check_writable,
     fs_option,
     json_option,
+    leads_option,
     model_option,
     progress_bar,
     run_until_stopped,
@@ -41,6 +44,7 @@ _NEEDS = {"hdrhistogram": "hdrh", "psutil": "psutil"}
 )
 @click.option("--record", "recordings", metavar="DIR", help="Record every bed into this folder.")
 @fs_option
+@leads_option
 @json_option
 def demo(
     paths: tuple[str, ...],
@@ -49,6 +53,7 @@ def demo(
     port: int,
     recordings: str | None,
     fs: float | None,
+    leads: tuple[str, ...] | None,
     json_path: str | None,
 ) -> None:
     """Run everything on this machine: server, feeds, worker and live page.
@@ -64,7 +69,7 @@ def demo(
     """
     from bench.demo import DemoError, demo_feeds, run_demo
 
-    feeds = demo_feeds(paths, beds, fs=fs)
+    feeds = demo_feeds(paths, beds, fs=fs, leads=leads)
 
     async def run(stop: asyncio.Event) -> None:
         summary = await run_demo(
@@ -103,6 +108,7 @@ def _load_options(command: Callable[..., None]) -> Callable[..., None]:
             model_option,
             click.option("--backend", metavar="NAME", help="Of `bedside worker`. [default: its own]"),
             click.option("--precision", metavar="P", help="Of `bedside worker`. [default: its own]"),
+            click.option("--hop", "hop_s", type=float, metavar="SECONDS", help="Of `bedside worker`."),
             click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True),
             click.option(
                 "--data",
@@ -149,15 +155,24 @@ def bench() -> None:
 @click.option("--beds", type=click.IntRange(1, 10_000), help="How many. [default: 64]")
 @click.option("--seconds", type=click.FloatRange(min=5), help="To measure, after a warm-up. [default: 600]")
 @click.option("--soak", type=click.FloatRange(min=1), metavar="MINUTES", help="Measure for so long instead.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=1),
+    default=1.0,
+    show_default=True,
+    help="Seconds of signal in a second: hours pass in minutes.",
+)
 @_load_options
 @_report_options
 def latency(
     beds: int | None,
     seconds: float | None,
     soak: float | None,
+    speed: float,
     model: str | None,
     backend: str | None,
     precision: str | None,
+    hop_s: float | None,
     workers: int,
     paths: tuple[str, ...],
     ill_every: float | None,
@@ -176,6 +191,7 @@ def latency(
     bedside bench latency
     bedside bench latency --beds 16 --seconds 60 --data mitdb/100 --data mitdb/207
     bedside bench latency --soak 240 --json soak.json
+    bedside bench latency --beds 16 --speed 30 --soak 48 --workers 2 --data mitdb/100 --json day.json
     """
     _check(json_path, html)
     from bench.latency import latency_text, measure_latency
@@ -186,13 +202,13 @@ def latency(
     before_s = warm_up_s(load_bundle(model).manifest.window)
     beds = beds or (8 if quick else 64)
     seconds = soak * 60 if soak else seconds or (10.0 if quick else 600.0)
-    load = _load(beds, seconds, seed, ill_every, paths, storm=True)
+    load = replace(_load(beds, seconds, seed, ill_every, paths, hop_s, storm=True), speed=speed)
     with progress_bar(f"{beds} beds", before_s + seconds) as sent:
         result = _run(
             measure_latency(
                 load,
                 model=model,
-                worker_options=_worker_options(backend, precision),
+                worker_options=_worker_options(backend, precision, hop_s),
                 workers=workers,
                 on_progress=sent,
             )
@@ -205,6 +221,7 @@ def latency(
 @click.option("--start", type=click.IntRange(1), help="Beds of the first attempt. [default: 64]")
 @click.option("--most", type=click.IntRange(1), help="Beds beyond which nobody looks. [default: 4096]")
 @click.option("--seconds", type=click.FloatRange(min=2), help="Of each attempt. [default: 30]")
+@click.option("--pin", "pinned", is_flag=True, help="Keep each worker to one core, in turn.")
 @_load_options
 @_report_options
 def capacity(
@@ -212,9 +229,11 @@ def capacity(
     start: int | None,
     most: int | None,
     seconds: float | None,
+    pinned: bool,
     model: str | None,
     backend: str | None,
     precision: str | None,
+    hop_s: float | None,
     workers: int,
     paths: tuple[str, ...],
     ill_every: float | None,
@@ -233,22 +252,26 @@ def capacity(
     \b
     bedside bench capacity
     bedside bench capacity --model vae-bilstm-mha-100hz --start 16 --html capacity.html
+    bedside bench capacity --workers 2 --pin
     """
     _check(json_path, html)
+    if pinned and not hasattr(os, "sched_setaffinity"):
+        raise RefusalError("--pin: only Linux keeps a process to a core")
     from bench.capacity import MOST, Search, curve_row_text, measure_capacity
     from bench.tables import illness
 
     search = Search(start or (8 if quick else 64), most or (16 if quick else MOST))
     seconds = seconds or (3.0 if quick else 30.0)
-    load = _load(search.start, seconds, seed, ill_every, paths)
+    load = _load(search.start, seconds, seed, ill_every, paths, hop_s)
     result = _run(
         measure_capacity(
             load,
             model=model or Settings().model,
             search=search,
             budget_ms=budget,
-            worker_options=_worker_options(backend, precision),
+            worker_options=_worker_options(backend, precision, hop_s),
             workers=workers,
+            pinned=pinned,
             on_attempt=lambda row: click.echo(curve_row_text(row), err=json_path == "-"),
         )
     )
@@ -342,7 +365,7 @@ def baseline(
             search=search,
             thesis_search=Search(1, 1 if quick else 64),
             budget_ms=budget,
-            worker_options=_worker_options(backend, None),
+            worker_options=_worker_options(backend, None, None),
             on_attempt=lambda who, row: click.echo(f"{who:16} {curve_row_text(row)}", err=json_path == "-"),
         )
     )
@@ -370,6 +393,7 @@ def _load(
     seed: int,
     ill_every: float | None,
     paths: tuple[str, ...] = (),
+    hop_s: float | None = None,
     *,
     storm: bool = False,
 ) -> Load:
@@ -382,11 +406,15 @@ def _load(
         raise click.UsageError("--ill-every is for simulated patients; --data plays recordings as they are")
     if ill_every < EPISODE_S:
         raise click.UsageError(f"--ill-every: {EPISODE_S} at least, as long as an episode lasts")
-    return Load(beds, seconds, paths, seed, ill_every)
+    return Load(beds, seconds, paths, seed, ill_every, hop_s)
 
 
-def _worker_options(backend: str | None, precision: str | None) -> tuple[str, ...]:
-    chosen = {"--backend": backend, "--precision": precision}
+def _worker_options(backend: str | None, precision: str | None, hop_s: float | None) -> tuple[str, ...]:
+    chosen = {
+        "--backend": backend,
+        "--precision": precision,
+        "--hop": None if hop_s is None else f"{hop_s:g}",
+    }
     return tuple(part for option, value in chosen.items() if value for part in (option, value))
 
 

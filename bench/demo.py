@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,13 @@ class DemoError(RuntimeError):
     """The demonstration cannot run; the text says why, in one line."""
 
 
-def demo_feeds(paths: Sequence[str] = (), beds: int | None = None, *, fs: float | None = None) -> list[Feed]:
+def demo_feeds(
+    paths: Sequence[str] = (),
+    beds: int | None = None,
+    *,
+    fs: float | None = None,
+    leads: Sequence[str] | None = None,
+) -> list[Feed]:
     """Return who lies in which bed.
 
     Parameters
@@ -47,6 +54,8 @@ def demo_feeds(paths: Sequence[str] = (), beds: int | None = None, *, fs: float 
         How many; default 4, or one for each recording, which are repeated if there are more beds.
     fs : float, optional
         Sampling frequency, Hz, of recordings that do not state it.
+    leads : sequence of str, optional
+        Names of the leads of such recordings, unless they are the twelve standard ones in their order.
 
     Returns
     -------
@@ -55,8 +64,8 @@ def demo_feeds(paths: Sequence[str] = (), beds: int | None = None, *, fs: float 
     if paths:
         # Opened once for each bed: a recording serves one reader at a time.
         return [
-            Feed(f"bed-{number + 1}", open_recording(paths[number % len(paths)], fs=fs), loop=True)
-            for number in range(beds or len(paths))
+            Feed(f"bed-{number + 1}", open_recording(path, fs=fs, leads=leads), loop=True)
+            for number, path in enumerate(islice(cycle(paths), beds or len(paths)))
         ]
     path = get_testdata_file("waveform_ecg.dcm", download=False)
     feeds = [Feed("bed-1", DicomRecording(Path(str(path))), loop=True)]

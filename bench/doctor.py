@@ -5,6 +5,7 @@ Each check is a function that returns what it found; nothing is changed, and no 
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import platform
 import shutil
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 from packaging.requirements import Requirement
@@ -31,8 +32,9 @@ from monitor.login.users import UsersError, load
 from stream.embedded import EmbeddedServerError, find_binary, running_url
 from stream.masking import without_credentials
 from stream.recording.names import default_folder
-from stream.settings import Settings, config_file
+from stream.settings import Settings, config_file, unknown_variables
 from stream.skew import SKEW_S
+from stream.transport.connection import without_sentinels
 
 State = Literal["ok", "warning", "failed"]
 
@@ -148,7 +150,9 @@ def packages() -> Iterator[Finding]:
 
 
 def configuration(settings: Settings) -> Iterator[Finding]:
-    """Look at the configuration file: whether others may read a password in it."""
+    """Look at the settings: variables that nobody reads, a password in a file that others may read."""
+    for unknown in unknown_variables():
+        yield Finding("settings", "warning", str(unknown), "`bedside config show` has the names")
     file = config_file()
     if file is None:
         yield Finding("settings", "ok", "no configuration file")
@@ -180,7 +184,10 @@ def server(url: str | None) -> Iterator[Finding]:
     shown = without_credentials(url)
     try:
         client = redis.Redis.from_url(
-            url, protocol=2, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+            asyncio.run(without_sentinels(url)),
+            protocol=2,
+            socket_timeout=_TIMEOUT_S,
+            socket_connect_timeout=_TIMEOUT_S,
         )
         with client:
             client.ping()
@@ -224,6 +231,11 @@ def _reached(client: redis.Redis, url: str, shown: str) -> Iterator[Finding]:
             "no append-only file: alarms are gone when the server stops",
             "appendonly yes",
         )
+    replicas = int(info["connected_slaves"])
+    if replicas:
+        yield Finding("replicas", "ok", f"{replicas} connected")
+    elif "sentinel" in parse_qs(parts.query):
+        yield Finding("replicas", "warning", "Sentinels have none to put in its place", "start a replica")
     policy, limit, used = info.get("maxmemory_policy"), int(info["maxmemory"]), int(info["used_memory"])
     of = f"{used / 2**20:.0f} MB used, " + (f"limit {limit / 2**20:.0f} MB" if limit else "no limit")
     if policy != "noeviction":

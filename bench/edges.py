@@ -1,4 +1,4 @@
-"""What docs/performance.md says of the two ends of the line: pages, adapters, replay."""
+"""What docs/performance.md says of the edges of the line: pages, adapters, replay, servers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ def replay_lines(results: Results) -> list[str]:
     for result in results:
         rows = [
             [
-                f"{row['beds']} beds: a chunk goes out after it is due, p50 / p99 / max",
+                f"{row['beds']} {'bed' if row['beds'] == 1 else 'beds'}: a chunk goes out after it is due,"
+                " p50 / p99 / max",
                 "≤ 2 ms (p99)",
                 f"{number(row['sent_late']['p50_ms'])} / {number(row['sent_late']['p99_ms'])} /"
                 f" {number(row['sent_late']['max_ms'])} ms",
@@ -85,6 +86,26 @@ def replay_lines(results: Results) -> list[str]:
             ["its memory", "constant", memory],
         ]
         lines += [*table(["", "to reach", "measured"], rows), "", f"{setting(result)}.", ""]
+    return lines[:-1]
+
+
+def durability_lines(results: Results) -> list[str]:
+    """Return how late alarms are where they are kept twice, by ``bench.durability``."""
+    lines: list[str] = []
+    for result in results:
+        rows = [
+            [
+                row["name"],
+                *(number(row["published"][name]) for name in ("p50_ms", "p99_ms", "max_ms")),
+                f"{number(row['answered']['p50_ms'])} / {number(row['answered']['max_ms'])} ms"
+                if "answered" in row
+                else "",
+            ]
+            for row in result["rows"]
+        ]
+        head = ["alarms published", "p50, ms", "p99, ms", "max, ms", "answered, p50 / max"]
+        each = f"{result['rate_per_s']:g} alarms a second for {result['seconds']:g} s each"
+        lines += [*table(head, rows), "", f"{each}. {setting(result)}.", ""]
     return lines[:-1]
 
 

@@ -13,7 +13,7 @@ from ingest.chunks import chunks_of
 from models.session import Session
 from stream.alarms.conditions import ANOMALY, CONDITIONS, LEAD_OFF, NOISE, NOT_SCORED
 from stream.contract import AlarmEvent, AlarmKind, Presence
-from stream.offline import run
+from stream.offline import joined, run
 from training.calibration.stretches import Stretch
 
 GOAL_PER_BED_HOUR = 1.0
@@ -88,13 +88,15 @@ def listen(stretch: Stretch, session: Session, part: str) -> Heard:
         If the recording cannot be read.
     """
     outcome = run(
-        chunks_of(
-            stretch.recording,
-            "quiet",
-            "quiet",
-            start=stretch.start_s,
-            stop=stretch.stop_s,
-            base_time_ns=round(stretch.start_s * 1e9),
+        joined(
+            chunks_of(
+                stretch.recording,
+                "quiet",
+                "quiet",
+                start=stretch.start_s,
+                stop=stretch.stop_s,
+                base_time_ns=round(stretch.start_s * 1e9),
+            )
         ),
         session,
     )

@@ -187,10 +187,11 @@ def judge(folder: Path, alarm: Alarm, split: str) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Counts of some alarms: true ones, those kept, false ones, those suppressed."""
+    """Counts of some alarms: true ones, those kept, those confirmed, false ones, those suppressed."""
 
     true: int
     kept: int
+    confirmed: int
     false: int
     suppressed: int
     suppressed_by_ecg: int
@@ -199,12 +200,14 @@ class Tally:
     @classmethod
     def of(cls, results: Sequence[Result]) -> Tally:
         """Count results; an alarm whose record could not be read is kept."""
-        refuted = [_refuted(result.verification) for result in results]
-        by_ecg = [_refuted(result.by_ecg) for result in results]
+        refuted = [_is(result.verification, Outcome.REFUTED) for result in results]
+        confirmed = [_is(result.verification, Outcome.CONFIRMED) for result in results]
+        by_ecg = [_is(result.by_ecg, Outcome.REFUTED) for result in results]
         true = [result.alarm.true for result in results]
         return cls(
             true=sum(true),
             kept=sum(t and not r for t, r in zip(true, refuted, strict=True)),
+            confirmed=sum(t and c for t, c in zip(true, confirmed, strict=True)),
             false=len(true) - sum(true),
             suppressed=sum(r and not t for t, r in zip(true, refuted, strict=True)),
             suppressed_by_ecg=sum(r and not t for t, r in zip(true, by_ecg, strict=True)),
@@ -224,6 +227,7 @@ class Tally:
             "true": self.true,
             "true_kept": self.kept,
             "true_kept_interval": wilson(self.kept, self.true),
+            "true_confirmed": self.confirmed,
             "false": self.false,
             "false_suppressed": self.suppressed,
             "false_suppressed_interval": wilson(self.suppressed, self.false),
@@ -232,8 +236,8 @@ class Tally:
         }
 
 
-def _refuted(verification: Verification | None) -> bool:
-    return verification is not None and verification.outcome is Outcome.REFUTED
+def _is(verification: Verification | None, outcome: Outcome) -> bool:
+    return verification is not None and verification.outcome is outcome
 
 
 def wilson(count: int, of: int) -> tuple[float, float] | None:
@@ -258,13 +262,15 @@ def lines_of(found: dict[str, Tally]) -> list[str]:
         [
             kind.replace("_", " "),
             share(tally.kept, tally.true),
+            f"{tally.confirmed}",
             share(tally.suppressed, tally.false),
             f"{tally.suppressed_by_ecg}",
             "–" if tally.score is None else f"{tally.score:.1f}",
         ]
         for kind, tally in found.items()
     ]
-    return table(["alarm", "true kept", "false suppressed", "of these by ECG alone", "score"], rows)
+    head = ["alarm", "true kept", "of these confirmed", "false suppressed", "of these by ECG alone", "score"]
+    return table(head, rows)
 
 
 def share(count: int, of: int) -> str:

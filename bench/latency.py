@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.machine import machine, versions
 from bench.stages import drift, over_time
-from bench.tables import illness
+from bench.tables import growth_text, illness, played
 from bench.trial import Load, Progress, Trial, run_trial
+from bench.usage import SERVER_DATA
 from bench.ward import Ward
 from models.bundle import load_bundle
 
@@ -83,7 +84,7 @@ def _described(trial: Trial, load: Load, workers: tuple[str, ...]) -> dict[str, 
         curves[stage] = histogram.curve()
     usage = trial.usage
     settled_s = trial.measured_from_s + min(_SETTLING_S, load.seconds / 3)
-    growth = {name: usage.growth(name, settled_s) for name in workers}
+    growth = {name: usage.growth(name, settled_s) for name in (*usage.pids, SERVER_DATA)}
     first_s = usage.at_s[0]
     return {
         "beds": load.beds,
@@ -105,12 +106,13 @@ def _described(trial: Trial, load: Load, workers: tuple[str, ...]) -> dict[str, 
         "over_time": times,
         "drift": drift(times),
         "worker_rss_mb": max(trial.used[name]["rss_mb"] for name in workers),
-        "worker_rss_growth_mb_per_hour": {
+        "rss_growth_mb_per_hour": {
             name: None if slope is None else {"slope": slope.per_hour, "interval": list(slope.interval)}
             for name, slope in growth.items()
         },
         "cpu_percent": {name: used["cpu_percent"] for name, used in trial.used.items()},
         "rss_mb": {name: used["rss_mb"] for name, used in trial.used.items()},
+        "handles": {name: [handles[0], handles[-1]] for name, handles in usage.handles.items()},
         "memory_over_time": {
             "at_s": [round(at - first_s, 1) for at in usage.at_s],
             **{name: [round(value, 1) for value in values] for name, values in usage.rss_mb.items()},
@@ -121,7 +123,7 @@ def _described(trial: Trial, load: Load, workers: tuple[str, ...]) -> dict[str, 
 def latency_text(result: dict[str, Any]) -> str:
     """Return a measurement of `measure_latency` as a table for people."""
     lines = [
-        f"{result['beds']} beds, {result['seconds']:g} s, model {result['model']}:"
+        f"{played(result)}, model {result['model']}:"
         f" {result['findings']} findings, {result['alarms']} alarms, {result['lost']} lost;"
         f" {illness(result)}",
         f"{'stage':22}{'n':>9}{'p50':>9}{'p90':>9}{'p99':>9}{'p99.9':>9}{'max':>9}  ms",
@@ -137,8 +139,5 @@ def latency_text(result: dict[str, Any]) -> str:
     lines.append(f"share of a core, memory: {'; '.join(used)}")
     late = result["generator_late"]
     lines.append(f"the generator was late by {late['p99_ms']:g} ms (p99), {late['max_ms']:g} ms at most")
-    for name, growth in result["worker_rss_growth_mb_per_hour"].items():
-        if growth is not None:
-            low, high = growth["interval"]
-            lines.append(f"{name} memory grows by {growth['slope']:g} MB/h [{low:g}, {high:g}]")
+    lines += growth_text(result)
     return "\n".join(lines)

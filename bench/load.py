@@ -66,6 +66,8 @@ class LoadPlan:
         Recordings to play instead of simulated patients.
     accepted : str
         Where to write when the server had each chunk: ``.npy``, int64, shape (beds, chunks), ns.
+    speed : float
+        Seconds of signal in a second.
     """
 
     url: str
@@ -76,6 +78,7 @@ class LoadPlan:
     ill_every_s: float
     paths: tuple[str, ...]
     accepted: str
+    speed: float = 1.0
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))
@@ -102,9 +105,9 @@ def phase_ns(number: int, beds: int) -> int:
 
 
 def schedule(beds: int, chunks: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (due, bed, seq) of all chunks by the time at which they are due, ns after the first sample.
+    """Yield (due, bed, seq) of all chunks by the time at which they are due.
 
-    A chunk is due when its last sample has been acquired.
+    A chunk is due when its last sample has been acquired: so many ns of signal after the first one.
     """
     phases = [phase_ns(number, beds) for number in range(beds)]
     order = sorted(range(beds), key=lambda number: phases[number] % CHUNK_NS)
@@ -121,8 +124,8 @@ class _Feed:
 
     def __init__(self, number: int, playlist: Playlist, start: int, plan: LoadPlan, begin_ns: int) -> None:
         self._playlist, self._start = playlist, start
-        self._begin_ns = begin_ns + phase_ns(number, plan.beds)
-        self._chunks = plan.chunks
+        self._begin_ns, self._phase_ns = begin_ns, phase_ns(number, plan.beds)
+        self._chunks, self._speed = plan.chunks, plan.speed
         bed = bed_name(number)
         self.key = bed.encode()
         self.stream = stream_key(plan.prefix, SAMPLES, partition_of(self.key, TOPICS[SAMPLES].partitions))
@@ -137,7 +140,7 @@ class _Feed:
             leads=playlist.leads,
             gain=playlist.gain,
             valid=(Validity.OK,) * len(playlist.leads),
-            pace=1.0,
+            pace=plan.speed,
         ).encode()
         text = header.replace(b"%", b"%%") + b"\n"
         for field in (b"seq", b"t0", b"ingest_ns", b"n0"):
@@ -146,9 +149,11 @@ class _Feed:
 
     def chunk(self, seq: int) -> bytes:
         playlist = self._playlist
-        t0 = self._begin_ns + seq * CHUNK_NS
+        begin_ns = self._phase_ns + seq * CHUNK_NS
+        due_ns = self._begin_ns + round((begin_ns + CHUNK_NS) / self._speed)
         last = b"true" if seq == self._chunks - 1 else b"false"
-        header = self._text % (seq, t0, t0 + CHUNK_NS, seq * playlist.samples_per_chunk, last)
+        n0 = seq * playlist.samples_per_chunk
+        header = self._text % (seq, self._begin_ns + begin_ns, due_ns, n0, last)
         return header + playlist.chunk(self._start + seq)
 
     def sent(self) -> tuple[int, float]:
@@ -212,7 +217,7 @@ def send(plan: LoadPlan, playlists: list[Playlist], begun: Any = None) -> dict[s
     # What lives now lives to the end: the collector need not look at it again, in the middle of sending.
     gc.collect()
     gc.freeze()
-    queue = schedule(plan.beds, plan.chunks)
+    queue = ((round(due_ns / plan.speed), bed, seq) for due_ns, bed, seq in schedule(plan.beds, plan.chunks))
     after: tuple[int, int, int] | None = next(queue)
     while after is not None:
         now_ns = clock.now_ns() - begin_ns

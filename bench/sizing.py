@@ -21,11 +21,12 @@ from ingest.replay import replay
 from ingest.simulator import PatientSimulator
 from models.bundle import load_bundle
 from stream.bus import Bus
-from stream.topics import BEDS_TABLE, FINDINGS, SAMPLES, VITALS, WORKER_GROUP
+from stream.topics import BEDS_TABLE, FINDINGS, MEMORIES_TABLE, SAMPLES, VITALS, WORKER_GROUP
 from stream.transport.layout import stream_key
 
 _CHANGELOG = f"{WORKER_GROUP}-{BEDS_TABLE}-changelog"
-_MEASURED = (SAMPLES, FINDINGS, VITALS, _CHANGELOG)
+_MEMORIES = f"{WORKER_GROUP}-{MEMORIES_TABLE}-changelog"
+_MEASURED = (SAMPLES, FINDINGS, VITALS, _CHANGELOG, _MEMORIES)
 _LOOK_S = 0.5
 _TIMEOUT_S = 600.0
 
@@ -70,9 +71,10 @@ async def measure(beds: int, seconds: float) -> dict[str, Any]:
 
 
 async def _all_there(bus: Bus, beds: int, findings: int) -> bool:
-    if _CHANGELOG not in await bus.topics():
+    if not {_CHANGELOG, _MEMORIES} <= (await bus.topics()).keys():
         return False
-    return await _count(bus, FINDINGS) >= findings and await _count(bus, _CHANGELOG) >= beds
+    rows = [await _count(bus, table) for table in (_CHANGELOG, _MEMORIES)]
+    return await _count(bus, FINDINGS) >= findings and min(rows) >= beds
 
 
 async def _count(bus: Bus, topic: str) -> int:

@@ -33,7 +33,7 @@ _FEWEST_BINS = 12
 
 
 def stage_latencies(
-    findings: npt.NDArray[Any], accepted: Nanoseconds, begin_ns: int
+    findings: npt.NDArray[Any], accepted: Nanoseconds, begin_ns: int, speed: float = 1.0
 ) -> dict[str, Nanoseconds]:
     """Return how long each finding took in each stage.
 
@@ -44,6 +44,8 @@ def stage_latencies(
         When the server had each chunk.
     begin_ns : int
         Time of the first bed's first sample.
+    speed : float
+        Seconds of signal in a second.
 
     Returns
     -------
@@ -54,7 +56,8 @@ def stage_latencies(
     beds = len(accepted)
     phases = np.array([phase_ns(number, beds) for number in range(beds)], np.int64)
     # The chunk that completed the window: its ingest time is when it was due.
-    seq = (findings["ingest_ns"] - begin_ns - phases[findings["bed"]]) // CHUNK_NS - 1
+    passed = (findings["ingest_ns"] - begin_ns) * speed - phases[findings["bed"]]
+    seq = np.rint(passed / CHUNK_NS).astype(np.int64) - 1
     stations = {
         "due": findings["ingest_ns"],
         "ingest": accepted[findings["bed"], np.clip(seq, 0, accepted.shape[1] - 1)],

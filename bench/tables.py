@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.stages import STAGES
+from bench.usage import SERVER_DATA, slope
 
 Result = Mapping[str, Any]
 Table = tuple[list[str], list[list[str]]]
+
+_HOUR_S = 3600
 
 _PERCENTILES = {"p50": "p50_ms", "p90": "p90_ms", "p99": "p99_ms", "p99.9": "p999_ms", "max": "max_ms"}
 
@@ -31,6 +34,19 @@ def illness(result: Result) -> str:
         return "the beds play recordings"
     hourly = 3600 / every
     return f"each bed falls ill every {every:g} s ({hourly:.3g} times an hour), one after the other"
+
+
+def played(result: Result) -> str:
+    """Return how many beds were played for how long, and how fast."""
+    seconds, speed = result["seconds"], result.get("speed", 1.0)
+    if speed == 1:
+        return f"{result['beds']} beds for {_long(seconds)}"
+    signal = f"{_long(seconds * speed)} of {result['beds']} beds"
+    return f"{signal} in {_long(seconds)}, {speed:g} times as fast as they were"
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / _HOUR_S:g} h" if seconds >= _HOUR_S else f"{seconds:g} s"
 
 
 def sentence(text: str) -> str:
@@ -60,6 +76,35 @@ def process_table(result: Result) -> Table:
         for name, percent in result["cpu_percent"].items()
     ]
     return ["process", "of one core", "memory"], rows
+
+
+def soak_table(result: Result) -> Table:
+    """Return what each process used, and how that grew once the ten minutes that Redis keeps were full."""
+    head, rows = process_table(result)
+    data = result["memory_over_time"].get(SERVER_DATA)
+    if data is not None:
+        rows.append([SERVER_DATA, "–", f"{max(data):.0f} MB"])
+    for row in rows:
+        growth, handles = result["rss_growth_mb_per_hour"][row[0]], result["handles"].get(row[0])
+        whole = "–" if growth is None else _with_interval(growth["slope"], growth["interval"])
+        opened = "–" if handles is None else f"{handles[0]} → {handles[-1]}"
+        row += [whole, _in_last_third(result["memory_over_time"], row[0]), opened]
+    grew = ["memory grew by, MB/h", "in the last third, MB/h"]
+    return [*head, *grew, "file handles, first and last"], rows
+
+
+def _in_last_third(over_time: Mapping[str, Sequence[float]], name: str) -> str:
+    # Memory that is taken once, as for the first large batch, is no growth any more then.
+    at_s, rss_mb = over_time["at_s"], over_time[name]
+    chosen = [place for place, at in enumerate(at_s) if at >= at_s[-1] * 2 / 3]
+    found = slope([at_s[n] for n in chosen], [rss_mb[n] for n in chosen])
+    return "–" if found is None else _with_interval(found.per_hour, found.interval)
+
+
+def _with_interval(value: float, interval: Sequence[float]) -> str:
+    # Added: there is no negative nothing.
+    middle, low, high = (round(one, 1) + 0.0 for one in (value, *interval))
+    return f"{middle:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def curve_table(curve: Sequence[Result]) -> Table:
@@ -140,8 +185,8 @@ def baseline_table(rows: Sequence[Result]) -> Table:
 def growth_text(result: Result) -> list[str]:
     """Return how the workers' memory grew, and whether latency did, in sentences."""
     lines = []
-    for name, growth in result["worker_rss_growth_mb_per_hour"].items():
-        if growth is not None:
+    for name, growth in result["rss_growth_mb_per_hour"].items():
+        if growth is not None and name.startswith("worker"):
             low, high = growth["interval"]
             lines.append(f"Memory of the {name} grew by {growth['slope']:g} MB/h, 95 % [{low:g}, {high:g}].")
     drift = result["drift"]

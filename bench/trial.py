@@ -28,12 +28,13 @@ from bench.reader import read_alarms, read_findings
 from bench.signals import WARD_S
 from bench.stages import stage_latencies
 from bench.tally import windows_due
-from bench.usage import Usage
+from bench.usage import SERVER_DATA, Usage
 from bench.ward import Ward, WardError
 from models.manifest import WindowSpec
 from stream.bus import Bus
 from stream.children import spawn
 from stream.heartbeat import HEARTBEAT
+from stream.windows import windows_per_hop
 
 # After a bed's first window: caches are warm, and the burst in which a ward is opened is over.
 _SETTLE_S = 2.0
@@ -60,6 +61,10 @@ class Load:
         Of the simulated patients.
     ill_every_s : float
         How often each simulated patient falls ill; see `bench.signals`.
+    hop_s : float or None
+        How often the worker judges a bed; None for as often as the model says.
+    speed : float
+        Seconds of signal in a second.
     """
 
     beds: int
@@ -67,6 +72,8 @@ class Load:
     paths: tuple[str, ...] = ()
     seed: int = 0
     ill_every_s: float = WARD_S
+    hop_s: float | None = None
+    speed: float = 1.0
 
     def described(self) -> dict[str, Any]:
         """Return what a result says of it."""
@@ -75,7 +82,13 @@ class Load:
             "seed": self.seed,
             "signal": list(self.paths) or "simulated",
             "ill_every_s": None if self.paths else self.ill_every_s,
+            "hop_s": self.hop_s,
+            "speed": self.speed,
         }
+
+    def every(self, window: WindowSpec) -> int:
+        """Return of how many windows of the model one is judged."""
+        return 1 if self.hop_s is None else windows_per_hop(window, self.hop_s)
 
 
 @dataclass(slots=True)
@@ -187,16 +200,17 @@ async def run_trial(
 async def _run(
     ward: Ward, bus: Bus, load: Load, spec: WindowSpec, folder: Path, on_progress: Progress | None
 ) -> Trial:
-    before_s = warm_up_s(spec)
+    before_s, every = warm_up_s(spec), load.every(spec)
     plan = LoadPlan(
         url=ward.url,
         prefix=bus.prefix,
         beds=load.beds,
-        chunks=math.ceil((before_s + load.seconds) * 1e9 / CHUNK_NS),
+        chunks=math.ceil((before_s + load.seconds) * load.speed * 1e9 / CHUNK_NS),
         seed=load.seed,
         ill_every_s=load.ill_every_s,
         paths=load.paths,
         accepted=str(folder / "accepted.npy"),
+        speed=load.speed,
     )
     plan.write(folder / "plan.json")
     with _Child("subscriber", "-m", "bench.reader", ward.url, bus.prefix, str(folder)) as reader:
@@ -208,7 +222,9 @@ async def _run(
             heartbeats = await bus.client.keys(f"{bus.prefix}{HEARTBEAT}*")
             (first, *_) = await _beats(bus, heartbeats)
             shedding = 0
-            usage = Usage(_pids(ward) | {"generator": generator.pid, "subscriber": reader.pid})
+            data_mb = await _data_mb(bus)
+            processes = _pids(ward) | {"generator": generator.pid, "subscriber": reader.pid}
+            usage = Usage(processes, {SERVER_DATA: lambda: data_mb})
             watching = asyncio.ensure_future(usage.watch())
             try:
                 reporting = asyncio.ensure_future(generator.line())
@@ -217,11 +233,12 @@ async def _run(
                     ward.check()
                     reader.check()
                     beats = await _beats(bus, heartbeats)
+                    data_mb = await _data_mb(bus)
                     shedding = max([shedding, *(beat.get("shedding", 0) for beat in beats)])
                     if on_progress is not None:
                         on_progress(time.monotonic() - begin_s)
                 report = json.loads(await reporting)
-                await _until_found(folder, report, spec)
+                await _until_found(folder, report, spec, every)
             finally:
                 watching.cancel()
     ward.check()
@@ -243,7 +260,7 @@ async def _run(
         measured=measured,
         begin_ns=from_ns,
         findings_per_s=float(np.count_nonzero(arrived)) / load.seconds,
-        lost=_lost(findings, report, spec),
+        lost=_lost(findings, report, spec, every),
         unscored=int(np.count_nonzero(findings["scored"] == 0)),
         repeated=repeated,
         events=during,
@@ -257,7 +274,7 @@ async def _run(
         backend=first.get("backend"),
         precision=first.get("precision"),
         shedding=shedding,
-        latencies=stage_latencies(measured, accepted, begin_ns) | {"publish_to_alert": delays},
+        latencies=stage_latencies(measured, accepted, begin_ns, load.speed) | {"publish_to_alert": delays},
         late=report["late"],
         usage=usage,
         used=usage.between(from_s, from_s + load.seconds),
@@ -274,10 +291,17 @@ async def _beats(bus: Bus, heartbeats: list[Any]) -> list[dict[str, Any]]:
     return [json.loads(beat) for beat in await bus.client.mget(heartbeats) if beat]
 
 
-async def _until_found(folder: Path, report: dict[str, Any], spec: WindowSpec) -> None:
+async def _data_mb(bus: Bus) -> float:
+    memory: Any = await bus.client.info("memory")
+    return float(memory["used_memory"]) / 2**20
+
+
+async def _until_found(folder: Path, report: dict[str, Any], spec: WindowSpec, every: int) -> None:
     # The subscriber is another process: all that can be looked at is its file.
     until_s = time.monotonic() + _LAST_FINDINGS_S
-    while _lost(_once(read_findings(folder))[0], report, spec) and time.monotonic() < until_s:  # noqa: ASYNC110
+    while (  # noqa: ASYNC110
+        _lost(_once(read_findings(folder))[0], report, spec, every) and time.monotonic() < until_s
+    ):
         await asyncio.sleep(_POLL_S)
 
 
@@ -287,11 +311,11 @@ def _once(findings: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:
     return findings[np.sort(first)], len(findings) - len(first)
 
 
-def _lost(findings: npt.NDArray[Any], report: dict[str, Any], spec: WindowSpec) -> int:
-    # What each bed should have is a range of numbers from 0: what it has of them is counted.
+def _lost(findings: npt.NDArray[Any], report: dict[str, Any], spec: WindowSpec, every: int) -> int:
+    # What each bed should have is every so many of a range of numbers from 0: what it has of them is counted.
     due = np.array([windows_due(samples, fs, spec) for samples, fs in report["sent"]])
-    wanted = findings["window"] < due[findings["bed"]]
-    return int(due.sum()) - int(np.count_nonzero(wanted))
+    wanted = (findings["window"] < due[findings["bed"]]) & (findings["window"] % every == 0)
+    return int((-(-due // every)).sum()) - int(np.count_nonzero(wanted))
 
 
 class _Child:

@@ -28,8 +28,8 @@ _POLL_S = 0.05
 _STOP_TIMEOUT_S = 15.0
 # What `bedside record` says once it misses nothing more.
 _RECORDING = "bedside: recording"
-# Enough of a dead child's last words for its error line and the traceback before it.
-_LAST_WORDS = 2000
+# Enough for a dead child's error line and the traceback before it, and for all that is said of an outage.
+_LAST_WORDS = 20_000
 
 
 class WardError(RuntimeError):
@@ -47,6 +47,8 @@ class Ward:
         More options of ``bedside worker``.
     workers : int
         How many; the first is called ``worker``, the next ``worker-2``.
+    pinned : bool
+        Whether each of them is kept to one core, in turn, as a container with one processor is. Linux only.
     scorer : sequence of str, optional
         What scores in the place of Bedside's worker: arguments of a Python that is called with ``--redis
         URL`` after them, and keeps a heartbeat as a worker does.
@@ -71,6 +73,7 @@ class Ward:
         *,
         worker_options: tuple[str, ...] = (),
         workers: int = 1,
+        pinned: bool = False,
         scorer: tuple[str, ...] | None = None,
         page_port: int | None = None,
         recordings: Path | None = None,
@@ -81,9 +84,10 @@ class Ward:
         self._logs: dict[str, IO[bytes]] = {}
         self._worker_options = worker_options
         self.workers = ("worker", *(f"worker-{number + 1}" for number in range(1, workers)))
+        self._pinned = pinned
         self._scorer = scorer
         self._page_port = page_port
-        self._recordings = recordings
+        self.recordings = recordings
         self._kafka = kafka
         # The children take it from the environment, as we do.
         self._prefix = Settings().prefix
@@ -102,13 +106,17 @@ class Ward:
         try:
             if self._kafka is not None:
                 self.start_bridge("bridge")
-            for name in self.workers:
-                self.start_worker(name)
+            for number, name in enumerate(self.workers):
+                worker = self.start_worker(name)
+                if self._pinned:
+                    # At once, while it has no threads: they get what it has.
+                    cores = sorted(os.sched_getaffinity(0))
+                    os.sched_setaffinity(worker.pid, {cores[number % len(cores)]})
             if self._page_port is not None:
-                recordings = ("--recordings", str(self._recordings)) if self._recordings else ()
+                recordings = ("--recordings", str(self.recordings)) if self.recordings else ()
                 self._start("page", "dashboard", "--port", str(self._page_port), *recordings)
-            if self._recordings is not None:
-                self._start("recorder", "record", "--out", str(self._recordings))
+            if self.recordings is not None:
+                self._start("recorder", "record", "--out", str(self.recordings))
         except BaseException:
             self.stop()
             raise
@@ -171,7 +179,7 @@ class Ward:
                     self.check()
                     await asyncio.sleep(_POLL_S)
                 # What came before it says so is not recorded.
-                while self._recordings is not None and _RECORDING not in self.log("recorder"):
+                while self.recordings is not None and _RECORDING not in self.log("recorder"):
                     self.check()
                     await asyncio.sleep(_POLL_S)
         except TimeoutError as error:

@@ -56,6 +56,27 @@ def test_latency_says_where_the_time_went_and_that_nothing_was_lost(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_with_a_longer_hop_half_of_the_windows_are_due_and_none_is_lost() -> None:
+    done = started("bench", "latency", "--beds", "4", "--seconds", "5", "--hop", "1", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["hop_s"], result["lost"], result["unscored"]) == (1, 0, 0)
+    assert result["stages"]["publish_to_finding"]["n"] == pytest.approx(4 * 5, abs=4)
+
+
+@pytest.mark.slow
+def test_at_speed_a_minute_holds_more_of_signal_and_nothing_is_lost() -> None:
+    options = ("--beds", "3", "--seconds", "5", "--speed", "4", "--json", "-")
+    done = started("bench", "latency", *options)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["speed"], result["lost"], result["unscored"]) == (4, 0, 0)
+    assert result["stages"]["publish_to_finding"]["n"] == pytest.approx(3 * 5 * 2 * 4, abs=12)
+    assert result["stages"]["ingest"]["p50_ms"] < 1_000
+    assert set(result["handles"]) == {"worker", "server", "generator", "subscriber"}
+
+
+@pytest.mark.slow
 def test_a_plain_loop_stands_in_the_place_of_the_worker() -> None:
     pytest.importorskip("torch", reason="needs the extra torch")
     scorer = ("-m", "bench.plain_loop", "same", "--model", "cae-100hz")
@@ -82,6 +103,7 @@ def test_a_plain_loop_stands_in_the_place_of_the_worker() -> None:
         (("capacity", "--json", "/nowhere/result.json"), 1, "/nowhere"),
         (("backends", "--model", "nobody"), 1, "nobody"),
         (("latency", "--beds", "0"), 2, "--beds"),
+        (("latency", "--hop", "0.3"), 1, "multiple of the model's 0.5 s"),
         (("capacity", "--ill-every", "20"), 2, "36 at least"),
         (("latency", "--data", "a", "--ill-every", "60"), 2, "--ill-every"),
     ],

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.edges import adapter_lines, fuzz_lines, page_lines, replay_lines
+from bench.edges import adapter_lines, durability_lines, fuzz_lines, page_lines, replay_lines
 
 WHERE: dict[str, Any] = {
     "machine": {"cpu": "cpu", "cores": 2, "memory_gb": 25.0, "gpu": None, "load_average": 0.1},
@@ -55,5 +55,20 @@ def test_what_adapters_replay_and_parsers_did() -> None:
     assert "| hl7 | 1 000 000 | 344 s | 82 MB | none |" in fuzz_lines([{"rows": [parsed]} | WHERE])
 
 
+def test_how_late_alarms_are_that_are_kept_twice() -> None:
+    late = {"n": 1200, "p50_ms": 1.5, "p99_ms": 12.4, "max_ms": 20.4}
+    rows = [
+        {"name": "alone", "published": late},
+        {"name": "asked", "published": late, "answered": late | {"n": 30}},
+    ]
+    lines = durability_lines([{"rows": rows, "rate_per_s": 20.0, "seconds": 60.0} | WHERE])
+    assert lines[2:4] == [
+        "| alone | 1.50 | 12.4 | 20.4 |  |",
+        "| asked | 1.50 | 12.4 | 20.4 | 1.50 / 20.4 ms |",
+    ]
+    assert lines[-1].startswith("20 alarms a second for 60 s each. 2 cores of cpu")
+
+
 def test_nothing_is_said_of_what_was_not_measured() -> None:
     assert page_lines([], [], []) == adapter_lines([]) == replay_lines([]) == fuzz_lines([]) == []
+    assert durability_lines([]) == []

@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from bench.icu_alarms import Alarm, Result, Tally, main, wilson
 from stream.vitals.verify import Outcome, Verification
 
-KEPT, TAKEN = (Verification(outcome, "") for outcome in (Outcome.UNDECIDED, Outcome.REFUTED))
+KEPT, TAKEN, CONFIRMED = (
+    Verification(outcome, "") for outcome in (Outcome.UNDECIDED, Outcome.REFUTED, Outcome.CONFIRMED)
+)
 
 
 def test_alarms_of_real_records_are_judged_and_what_is_missing_is_named(
@@ -50,6 +52,8 @@ def test_a_true_alarm_that_is_lost_counts_five_times() -> None:
         return Result(Alarm("x", "Asystole", true), "", verification, verification)
 
     results = [result(True, KEPT), result(True, TAKEN), result(False, KEPT), result(False, TAKEN)]
+    assert Tally.of(results).confirmed == 0
+    assert Tally.of([*results, result(True, CONFIRMED), result(False, CONFIRMED)]).confirmed == 1
     assert Tally.of(results).score == pytest.approx(100 * 2 / (1 + 1 + 1 + 5))
     assert Tally.of([]).score is None
 

@@ -88,6 +88,25 @@ def test_what_arrives_are_chunks_of_continuous_feeds(redis_server: EmbeddedServe
     client.close()
 
 
+def test_at_speed_signal_passes_faster_than_time(redis_server: EmbeddedServer, tmp_path: Path) -> None:
+    plan = LoadPlan(redis_server.url, "p:", 2, 7, 0, STORM_S, (), str(tmp_path / "accepted.npy"), speed=8.0)
+    begun: list[int] = []
+    report = send(plan, [playlist(0)], begun.append)
+    assert report["chunks"] == 14
+    client = redis.Redis.from_url(redis_server.url)
+    entries = [entry for key in client.keys("p:*") for entry in client.xrange(key)]
+    client.close()
+    headers = [SampleChunk.decode(fields[b"v"]).header for _, fields in entries]
+    assert {header.pace for header in headers} == {8.0}
+    for header in headers:
+        first = begun[0] + phase_ns(bed_number(header.bed), 2)
+        # The device's clock goes with its signal, ours does not.
+        assert header.t0 == first + header.seq * CHUNK_NS
+        assert header.ingest_ns - begun[0] == (header.t0 + CHUNK_NS - begun[0]) // 8
+    took_ns = np.load(plan.accepted).max() - begun[0]
+    assert took_ns >= (phase_ns(1, 2) + 7 * CHUNK_NS) / 8
+
+
 def test_simulated_patients_differ_and_fall_ill_as_often_as_is_wanted() -> None:
     patients = simulated(0, WARD_S)
     assert {len(patient.chunks) for patient in patients} == {EPISODE_S * 5}

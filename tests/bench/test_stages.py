@@ -41,6 +41,16 @@ def test_stages_add_up_to_the_whole() -> None:
     assert set(found) <= set(STAGES)
 
 
+@pytest.mark.parametrize("speed", [1.0, 3.0, 30.0])
+def test_the_chunk_of_a_finding_is_known_at_any_speed(speed: float) -> None:
+    one = findings(begun=True)
+    due = BEGIN + round((phase_ns(1, 2) + 4 * CHUNK_NS) / speed)
+    one["ingest_ns"] = due
+    times = np.full((2, 5), 0, np.int64)
+    times[1, 3] = due + 7 * MS
+    assert stage_latencies(one, times, BEGIN, speed)["ingest"].tolist() == [7 * MS]
+
+
 def test_a_worker_that_does_not_say_when_inference_began_has_one_stage_for_both() -> None:
     found = stage_latencies(findings(begun=False), accepted(), BEGIN)
     assert int(found["batch_and_inference"][0]) == 9 * MS

@@ -23,6 +23,7 @@ from models.backends import open_session
 from models.bundle import load_bundle
 from models.session import Session
 from stream.console import progress_bar
+from tests.faults.evidence import keep
 from tests.faults.faults import FAULTS
 from tests.faults.rounds import Round, run_round
 from tests.faults.ward import FaultyWard
@@ -41,7 +42,17 @@ _TOLD = 12
 )
 @click.option("--together", default=5, show_default=True, help="Faults in a round.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the report there.")
-def main(faults: int, seed: int, kinds: tuple[str, ...], together: int, path: Path | None) -> None:
+@click.option(
+    "--keep",
+    "kept",
+    default="build/faults",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Of a round that breaks an invariant, leave there what lay on the topics and what every part said.",
+)
+def main(
+    faults: int, seed: int, kinds: tuple[str, ...], together: int, path: Path | None, kept: Path
+) -> None:
     """Put a ward through faults, and say whether every invariant held."""
     plans = plan(faults, seed, kinds or tuple(FAULTS), together)
     # As the tests do: workers run what the report is compared with.
@@ -57,11 +68,14 @@ def main(faults: int, seed: int, kinds: tuple[str, ...], together: int, path: Pa
                     for wrong in rounds[-1].wrong[:_TOLD]:
                         click.echo(f"seed {number}: {wrong}")
                     if rounds[-1].wrong:
+                        keep(one, rounds[-1].wrong, kept / f"seed-{number}")
+                        click.echo(f"seed {number}: see {kept / f'seed-{number}'}")
                         # What it left behind must not be held against the next one.
                         break
-    found = report(rounds, seed)
-    if path is not None:
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+            # Also of a run that is broken off.
+            found = report(rounds, seed)
+            if path is not None:
+                path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     click.echo("\n".join(in_words(found)))
     raise SystemExit(bool(found["violations"]))
 
@@ -109,7 +123,7 @@ def report(rounds: Sequence[Round], seed: int) -> dict[str, Any]:
         "chunks": sum(done.chunks for done in rounds),
         "findings": sum(done.findings for done in rounds),
         "alarms": sum(done.alarms for done in rounds),
-        "judged_otherwise": sum(done.judged_otherwise for done in rounds),
+        "thinned_out": sum(done.thinned_out for done in rounds),
         "violations": [f"seed {done.seed}: {wrong}" for done in rounds for wrong in done.wrong],
         "kinds": {
             kind: {
@@ -145,7 +159,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
     ]
     lines = table(("fault", "times", "told after, median / max (s)", "back after, median / max (s)"), rows)
     sums = f"{found['faults']} faults, {found['chunks']} chunks, {found['findings']} findings, "
-    sums += f"{found['alarms']} alarms ({found['judged_otherwise']} came back at other times)"
+    sums += f"{found['alarms']} alarms, {found['thinned_out']} beds for whose windows there was no time"
     return [*lines, "", sums + f"; {len(found['violations'])} violations"]
 
 

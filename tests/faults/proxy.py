@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-import threading
-from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+
+from tests.looped import Looped
 
 _PIECE = 65_536
 # SO_LINGER with no time to linger: closing sends a reset instead of an end.
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Proxy:
+class Proxy(Looped):
     """TCP on loopback in front of a server's unix socket, in a thread of its own.
 
     Attributes
@@ -29,45 +27,28 @@ class Proxy:
     """
 
     def __init__(self, target: Path) -> None:
+        super().__init__()
         self.target = target
         self.delay_s = 0.0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._open: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._do(asyncio.start_server(self._serve, sock=self._listener))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._do(self._end())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._listener.close()
-        self._loop.close()
+    async def _begin(self) -> None:
+        await asyncio.start_server(self._serve, sock=self._listener)
 
     def reset(self) -> int:
         """Break all connections, and return how many there were."""
         return self._do(self._reset())
 
-    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
     async def _end(self) -> None:
         await self._reset()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await super()._end()
+        self._listener.close()
 
     async def _reset(self) -> int:
         broken = list(self._open)

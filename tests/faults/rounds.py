@@ -40,8 +40,8 @@ class Round:
     seed : int
     courses : list of Course
     chunks, findings, alarms : int
-    judged_otherwise : int
-        See `invariants.judged_otherwise`.
+    thinned_out : int
+        Beds of which a worker said that it has no time for all of their windows.
     rss_mb : dict of str to float
         Of the parts at its end.
     wrong : list of str
@@ -53,7 +53,7 @@ class Round:
     chunks: int = 0
     findings: int = 0
     alarms: int = 0
-    judged_otherwise: int = 0
+    thinned_out: int = 0
     rss_mb: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -148,12 +148,13 @@ async def _look(ward: FaultyWard, session: Session, scene: Scene, done: Round) -
             expected = await asyncio.to_thread(invariants.expected_of, found.chunks, session)
         wrong = invariants.violations(found, expected) + invariants.still_open(found)
         wrong += invariants.subscriber(ward.heard, found)
+        wrong += await asyncio.to_thread(invariants.recorded, ward.recordings, found)
         if not wrong or time.monotonic() > until:
             break
         await asyncio.sleep(0.5)
     done.wrong += wrong
     done.chunks, done.findings = len(found.chunks), len(found.findings)
-    done.judged_otherwise = invariants.judged_otherwise(found, expected)
+    done.thinned_out = len(found.thinned_out)
     done.alarms = len({event.alarm for event in found.events})
 
 

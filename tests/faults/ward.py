@@ -100,7 +100,7 @@ class FaultyWard(Ward):
         self._start("page", "dashboard", "--port", str(self._page_port))
 
     def start_recorder(self) -> None:
-        self._start("recorder", "record", "--out", str(self._recordings))
+        self._start("recorder", "record", "--out", str(self.recordings))
 
     def start_subscriber(self) -> None:
         command = [sys.executable, "-m", "bedside", "alerts", "--follow", "--json", "--since", "0-0"]
