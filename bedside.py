@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,7 @@ from stream.console import (
     device_time,
     fs_option,
     json_option,
+    leads_option,
     local_time,
     model_option,
     progress_bar,
@@ -34,7 +35,7 @@ from stream.console import (
     writing,
 )
 from stream.logs import LogFormat, say, set_up
-from stream.settings import Settings
+from stream.settings import Settings, unknown_variables
 
 if TYPE_CHECKING:
     from ingest.source import Recording
@@ -88,7 +89,13 @@ def load_model(name: str = "cae-100hz", *, backend: str = "onnxruntime", precisi
     return open_session(load_bundle(name), backend=backend, precision=precision)
 
 
-def analyze(path: str | Path, *, model: str = "cae-100hz", fs: float | None = None) -> Analysis:
+def analyze(
+    path: str | Path,
+    *,
+    model: str = "cae-100hz",
+    fs: float | None = None,
+    leads: Sequence[str] | None = None,
+) -> Analysis:
     """Run one recording through the pipeline that also runs live.
 
     Parameters
@@ -98,6 +105,8 @@ def analyze(path: str | Path, *, model: str = "cae-100hz", fs: float | None = No
     model : str
     fs : float, optional
         Sampling frequency, Hz, of a file that does not state it.
+    leads : sequence of str, optional
+        Names of the leads of such a file, unless they are the twelve standard ones in their order.
 
     Returns
     -------
@@ -109,7 +118,7 @@ def analyze(path: str | Path, *, model: str = "cae-100hz", fs: float | None = No
     """
     from ingest.recordings import open_recording
 
-    return _analyse(open_recording(path, fs=fs), load_model(model))
+    return _analyse(open_recording(path, fs=fs, leads=leads), load_model(model))
 
 
 def alarms(url: str, **options: Any) -> AsyncIterator[Alarm]:
@@ -296,12 +305,15 @@ def cli(verbose: bool, log_format: LogFormat | None) -> None:
     bedside -v --log-format json worker  its log as JSON, with bed and alarm
     """
     set_up(log_format or Settings().log_format, logging.INFO if verbose else logging.WARNING)
+    for unknown in unknown_variables():
+        say(str(unknown), level=logging.WARNING)
 
 
 @click.command("analyze")
 @click.argument("path")
 @model_option
 @fs_option
+@leads_option
 @json_option
 @click.option(
     "--from",
@@ -321,6 +333,7 @@ def _analyze_command(
     path: str,
     model: str | None,
     fs: float | None,
+    leads: tuple[str, ...] | None,
     json_path: str | None,
     begin: str | None,
     until: str | None,
@@ -340,6 +353,7 @@ def _analyze_command(
     bedside analyze mitdb/207 --json -
     bedside analyze mitdb/207 --png 207.png --html 207.html --arrays 207.npz --annotations bed
     bedside analyze ecg.npy --fs 500
+    bedside analyze holter.npy --fs 250 --leads II,V5
     bedside analyze recordings/icu-1 --from 2025-11-29T10:30 --until 2025-11-29T10:35 --pdf icu-1.pdf
     """
     from ingest.recordings import open_recording
@@ -348,7 +362,7 @@ def _analyze_command(
         raise click.UsageError("--from and --until go together")
     start, stop, name = 0, None, None
     if begin is None or until is None:
-        recording = open_recording(path, fs=fs)
+        recording = open_recording(path, fs=fs, leads=leads)
     else:
         from ingest.recorded import open_stretch
 
@@ -430,7 +444,7 @@ def _analyse(
     overlay: Overlay | None = None,
 ) -> Analysis:
     from ingest.chunks import CHUNK_RANGE_S, chunks_of
-    from stream.offline import analyse
+    from stream.offline import analyse, joined
 
     part = part or _Part(recording, 0, None, session)
     begin = part.start_s * recording.fs + (recording.first_index or 0)
@@ -442,13 +456,15 @@ def _analyse(
             on_second((finding.end - begin) / recording.fs)
 
     # The longest chunks: what is found does not depend on them, and fewer cost less.
-    chunks = chunks_of(
-        recording,
-        recording.bed,
-        recording.session,
-        start=part.start_s,
-        stop=part.stop_s,
-        chunk_s=CHUNK_RANGE_S[1],
+    chunks = joined(
+        chunks_of(
+            recording,
+            recording.bed,
+            recording.session,
+            start=part.start_s,
+            stop=part.stop_s,
+            chunk_s=CHUNK_RANGE_S[1],
+        )
     )
     return analyse(
         chunks if overlay is None else overlay.heard(chunks),

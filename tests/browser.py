@@ -13,6 +13,8 @@ from stream.clock import SystemClock
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WAIT_MS = 30_000
+# What a model says of the past is found by a process apart, in two minutes at most (monitor/history/room.py).
+ANALYSED_MS = 120_000
 expect.set_options(timeout=WAIT_MS)
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on PATH")
@@ -66,3 +68,26 @@ def wait(page: Page, condition: Callable[[], object], timeout_ms: int = WAIT_MS)
     while not condition():
         assert clock.now_ns() < end_ns, "the page does not show it"
         page.wait_for_timeout(100)
+
+
+def analysed(page: Page) -> None:
+    """Wait for what the model says of the history's sheet."""
+    badge = page.locator("#hist-state:not([data-state=asked]):not([data-state=running])")
+    expect(badge).to_have_text("analysed by cae-100hz", timeout=ANALYSED_MS)
+    # What has been told may lengthen the legend, and the sheet that fits then is asked for anew.
+    wait(page, lambda: painted_sheet(page, "expected") > 10_000)
+
+
+def painted_sheet(page: Page, layer: str) -> int:
+    """Return how many points, or shades, of a layer the sheet of the history has."""
+    return int(
+        page.evaluate(
+            """(layer) => {
+              const board = window.bedside?.parts.historySheet?.board ?? null;
+              if (board === null) return 0;
+              const none = layer === "trace" || layer === "expected" ? -32768 : 0;
+              return board[layer].reduce((sum, ring) => sum + ring.reduce((n, v) => n + (v !== none), 0), 0);
+            }""",
+            layer,
+        )
+    )

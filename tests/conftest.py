@@ -22,6 +22,9 @@ _NO_DATA = "BEDSIDE_DATA names no folder of recordings"
 NO_BROKER = "no MQTT broker: needs mosquitto (apt-get install mosquitto) and bedside[mqtt]"
 """Why tests that need one are skipped; the summary counts them."""
 
+NO_PROMETHEUS = "no Prometheus: apt-get install prometheus"
+"""Likewise."""
+
 
 @pytest.fixture(autouse=True, scope="session")
 def backend() -> Iterator[None]:
@@ -48,7 +51,7 @@ def artefacts() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    for reason, why in (("data", _NO_DATA), ("an MQTT broker", NO_BROKER)):
+    for reason, why in (("data", _NO_DATA), ("an MQTT broker", NO_BROKER), ("Prometheus", NO_PROMETHEUS)):
         count = sum(why in str(report.longrepr) for report in skipped)
         terminalreporter.write_line(f"skipped for lack of {reason}: {count}")
 

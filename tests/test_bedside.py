@@ -99,6 +99,19 @@ def test_analyze_takes_an_array_of_either_shape(tmp_path: Path) -> None:
     assert scores[0] == scores[1]
 
 
+def test_analyze_is_told_the_leads_of_an_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "holter.npy", sine()[:, 1:3])
+    arguments = ("analyze", str(tmp_path / "holter.npy"), "--fs", "500")
+    told = json.loads(run(*arguments, "--leads", "MLII, V5", "--json", "-").stdout)
+    assert told["leads"] == ["II", "V5"]
+    assert (
+        bedside.analyze(tmp_path / "holter.npy", fs=500, leads=["II", "V5"]).record_score
+        == told["record_score"]
+    )
+    assert_refused(run(*arguments), "no axis of 12 leads", "--leads")
+    assert_refused(run(*arguments, "--leads", "II"), "no axis of 1 lead")
+
+
 @pytest.mark.data
 def test_analyze_of_real_records_is_sensible(data_dir: Path) -> None:
     # A normal 12-lead record, a 30-minute Holter of an arrhythmia patient, the same one as an array.
@@ -226,6 +239,10 @@ class TestBadInput:
 
     def test_a_broker_that_is_not_supported(self) -> None:
         assert_refused(run("worker", "--broker", "amqp://localhost"), "amqp://localhost", "redis://")
+
+    @pytest.mark.parametrize("hop", ["0", "0.7"])
+    def test_a_hop_that_cannot_be(self, hop: str) -> None:
+        assert_refused(run("worker", "--hop", hop), f"a hop of {hop} s", "multiple of the model's 0.5 s")
 
     def test_a_metrics_port_in_use(self) -> None:
         with socket.socket() as taken:

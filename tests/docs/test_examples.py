@@ -7,9 +7,14 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from monitor.uploads.desk import UPLOAD_BYTES
+from stream.alarms.conditions import CONDITIONS
 from stream.bus import Bus
 from stream.contract import SampleChunk
 from stream.embedded import EmbeddedServer
@@ -49,8 +54,13 @@ def test_the_documented_topics_are_the_topics() -> None:
     }
 
 
+def test_the_documented_proxy_takes_what_the_page_takes() -> None:
+    (most,) = re.findall(r"client_max_body_size (\d+)m;", (DOCS / "page.md").read_text())
+    assert int(most) * 2**20 == UPLOAD_BYTES
+
+
 def test_the_examples_of_following_run(redis_server: EmbeddedServer, tmp_path: Path) -> None:
-    following, plain, checking = python_blocks(DOCS / "subscribe.md")
+    following, plain, _, checking = python_blocks(DOCS / "subscribe.md")
 
     async def fill() -> list[str]:
         async with await Bus.connect(redis_server.url) as bus:
@@ -78,3 +88,28 @@ def test_the_examples_of_following_run(redis_server: EmbeddedServer, tmp_path: P
     assert names["is_ours"](secret, headers, b"{}")
     assert not names["is_ours"](secret, headers, b"{ }")
     assert not names["is_ours"](secret, headers | {"Bedside-Timestamp": "1"}, b"{}")
+
+
+@pytest.mark.slow
+def test_the_example_of_a_consumer_of_sdc_shows_what_is_open(redis_server: EmbeddedServer) -> None:
+    _, _, consuming, _ = python_blocks(DOCS / "subscribe.md")
+    # Other tests may be on the network.
+    bed = f"icu-{uuid.uuid4().hex}"
+
+    async def fill() -> None:
+        async with await Bus.connect(redis_server.url) as bus:
+            await publish(bus, event(1, bed))
+
+    asyncio.run(fill())
+    command = ["-m", "bedside", "alerts", "sdc", "--redis", redis_server.url, "--epr", str(uuid.uuid4())]
+    with subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True) as provider:
+        assert provider.stderr is not None
+        assert "alarms are provided" in provider.stderr.readline()
+        program = [sys.executable, "-c", consuming.replace("icu-1", bed)]
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as consumer:
+            assert consumer.stdout is not None
+            lines = [consumer.stdout.readline() for _ in CONDITIONS]
+            consumer.kill()
+        provider.terminate()
+    assert "alerts/anomaly/signal On\n" in lines
+    assert "alerts/asystole/signal Off\n" in lines
