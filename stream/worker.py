@@ -332,7 +332,8 @@ class Worker:
         while True:
             await self._came.wait()
             self._came.clear()
-            while self._waiting:
+            # What a worker that leaves has not taken comes to the next one.
+            while self._waiting and not self._left:
                 await self._scorer.room()
                 await self._gathered()
                 await self._take_waiting()

@@ -115,9 +115,11 @@ class KafkaBroker:
         await (await producer()).send(self.topic(HEARTBEATS), name.encode(), value, None, None, None)
 
     async def close(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            await reader.stop()
+        # Not in the middle of what is being read back: aiokafka would raise what is no Kafka error.
+        async with self._reading:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                await reader.stop()
 
     async def _read_back(self, partition: int, before: int, count: int) -> list[ConsumerRecord]:
         # Up to `count` records before an offset, oldest first.

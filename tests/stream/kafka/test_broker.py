@@ -85,3 +85,19 @@ def test_how_far_a_worker_is_behind(kafka: str, prefix: str) -> None:
             assert await broker.behind_s(consumer, {}) == 0
 
     asyncio.run(main())
+
+
+def test_what_is_being_read_back_when_a_worker_leaves_is_read_to_its_end(kafka: str, prefix: str) -> None:
+    async def main() -> None:
+        async with written(kafka, prefix, [b"one", b"two"]) as broker:
+            # The second waits for a record that is not there yet.
+            reading = [asyncio.ensure_future(broker.recent(PARTITION, before, 3)) for before in (2, 3)]
+            await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+            closing = asyncio.ensure_future(broker.close())
+            async with AIOKafkaProducer(**access_of(kafka).client_options) as producer:
+                await producer.send_and_wait(broker.topic(SAMPLES), b"three", partition=PARTITION)
+            await closing
+            found = [[kept.value for kept in await each] for each in reading]
+            assert found == [[b"two", b"one"], [b"three", b"two", b"one"]]
+
+    asyncio.run(main())
