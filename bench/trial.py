@@ -80,7 +80,8 @@ class Load:
         return {
             "seconds": self.seconds,
             "seed": self.seed,
-            "signal": list(self.paths) or "simulated",
+            # A result is shown to others: not where the recordings lie here.
+            "signal": ["/".join(Path(path).parts[-2:]) for path in self.paths] or "simulated",
             "ill_every_s": None if self.paths else self.ill_every_s,
             "hop_s": self.hop_s,
             "speed": self.speed,
