@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import faust
 from faust.types import TP, Message
 from faust.types.tables import TableT
 from faust.types.transports import ConsumerT, ProducerT
@@ -58,6 +59,10 @@ class Broker(Protocol):
 
     def topic(self, name: str) -> str:
         """Return what Faust calls a topic."""
+        ...
+
+    def attach(self, app: faust.App) -> None:
+        """Mend what of Faust's own would lose messages; before the app starts."""
         ...
 
     async def recent(self, partition: int, before: int, count: int) -> list[Kept]:
@@ -143,6 +148,10 @@ class RedisBroker:
 
     def topic(self, name: str) -> str:
         return name
+
+    def attach(self, app: faust.App) -> None:
+        # The transport is our own.
+        return
 
     async def recent(self, partition: int, before: int, count: int) -> list[Kept]:
         entries = await (await self._bus()).recent(SAMPLES, partition, id_of(before), count)

@@ -231,6 +231,7 @@ class Worker:
         app.timer(heartbeat.BEAT_S)(self._beat)
         app.timer(_CHECKPOINT_S)(self._scorer.checkpoint)
         app.timer(_LOOK_S)(self._look)
+        self._broker.attach(app)
         app.on_before_shutdown.connect(self._on_shutdown, weak=False)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)

@@ -72,6 +72,15 @@ class KafkaBroker:
     def topic(self, name: str) -> str:
         return topic_name(self._prefix, name)
 
+    def attach(self, app: faust.App) -> None:
+        async def stop_flow(app: Any, /, *_: Any, signal: Any, **__: Any) -> None:
+            # At the end of a rebalance Faust resumes the partitions, awaits a seek, and then resumes the
+            # flow, which clears the queues. While it restored tables the flow was on: what is read in
+            # between would be lost, and nothing of that partition be committed again.
+            app.consumer.stop_flow()
+
+        app.on_rebalance_complete.connect(stop_flow, weak=False)
+
     async def recent(self, partition: int, before: int, count: int) -> list[Kept]:
         records = await self._read_back(partition, before, count)
         return [Kept(record.offset, record.value or b"") for record in reversed(records)]

@@ -49,9 +49,11 @@ def deployment(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @asynccontextmanager
-async def kafka_ward(directory: Path, kafka: str, prefix: str) -> AsyncIterator[tuple[Ward, Bus]]:
+async def kafka_ward(
+    directory: Path, kafka: str, prefix: str, scorer: tuple[str, ...] | None = None
+) -> AsyncIterator[tuple[Ward, Bus]]:
     await create_topics(kafka, prefix, PARTITIONS, 1)
-    with Ward(directory, kafka=kafka) as ward:
+    with Ward(directory, kafka=kafka, scorer=scorer) as ward:
         await ward.ready()
         async with await ward.connect() as bus:
             await bus.declare_all()
@@ -101,6 +103,30 @@ def test_kafka_and_redis_give_the_same(
     for received in (redis, kafka_):
         assert_same(received, expected)
     assert {event.event for event in redis.events} == {event.event for event in kafka_.events}
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_while_a_worker_finds_its_place(
+    kafka: str, deployment: str, short_tmp: Path, shipped: Session
+) -> None:
+    # Enough chunks that some still lie in Faust's queues when the first have been taken.
+    chunks = list(interleaved([feed(f"bed-{seed}", patient(seed, RECOVERS, 60.0)) for seed in range(4)]))
+    cut = 400
+    expected = run(chunks, shipped)
+
+    async def main() -> Received:
+        slow = (str(Path(__file__).with_name("slow_seek.py")), "--broker", kafka)
+        async with kafka_ward(short_tmp, kafka, deployment, slow) as (ward, bus):
+            await publish_on_kafka(kafka, deployment, chunks[:cut])
+            await collect(bus, has_all_of(run(chunks[:cut], shipped)))
+            # The next one has tables to restore, and Faust reads on from then on.
+            await all_committed(kafka, deployment)
+            ward.children.pop("worker").kill()
+            await publish_on_kafka(kafka, deployment, chunks[cut:])
+            ward.start_worker("second")
+            return await collect(bus, has_all_of(expected))
+
+    assert_same(asyncio.run(main()), expected)
 
 
 @pytest.mark.slow
