@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -338,6 +339,8 @@ def measure(name: str, beds: int, seconds: float) -> dict[str, Any]:
             if not (line := adapter.stderr.readline()):
                 raise click.ClickException(said.decode().strip())
             said += line
+        # It may have more to say than fits into a pipe that nobody reads, and would wait for ever.
+        threading.Thread(target=adapter.stderr.read, daemon=True).start()
         context = multiprocessing.get_context("spawn")
         connected, report = context.Event(), context.Queue()
         devices = context.Process(target=send_all, args=(name, port, beds, messages, connected, report))
